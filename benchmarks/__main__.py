@@ -1,0 +1,62 @@
+"""``python -m benchmarks [NAME...]``: measure, write JSON, print Markdown."""
+
+import argparse
+from importlib import import_module
+from pathlib import Path
+
+import jax
+
+from benchmarks import _report as report
+from benchmarks._contenders import PEERS
+
+NAMES = ("em_iteration", "restarts")
+RESULTS = Path(__file__).parent / "results"
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; or all")
+    parser.add_argument(
+        "--peers",
+        nargs="+",
+        default=["sklearn"],
+        choices=[*PEERS, "none"],
+        help="libraries to compare with (default: sklearn)",
+    )
+    parser.add_argument("--output", type=Path, help=f"folder of the JSON (default: {RESULTS})")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes, to see that all runs; needs --output"
+    )
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.names if name not in NAMES]
+    if unknown:
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    if options.quick and options.output is None:
+        parser.error("--quick needs --output, so that no real result is overwritten")
+    if options.peers == ["none"]:
+        options.peers = []
+    elif "none" in options.peers:
+        parser.error("--peers none stands alone")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    jax.config.update("jax_enable_x64", True)
+    for name in options.names or NAMES:
+        benchmark = import_module(f"benchmarks.{name}")
+        made = report.provenance()
+        rows = benchmark.measure(options.peers, quick=options.quick)
+        record = {
+            "name": name,
+            "unit": benchmark.UNIT,
+            "quick": options.quick,
+            "provenance": made,
+            "rows": rows,
+        }
+        report.save(record, options.output or RESULTS)
+        print(report.render(record), end="\n\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Passes over the rows in blocks that fit in cache, so that no N x K array ever exists."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+Carry = TypeVar("Carry")
+
+# Working set of one block in bytes: a core's L2 cache.
+_BLOCK_BYTES = 1 << 20
+
+
+def choose_block_size(n_samples: int, width: int, dtype: Any) -> int:
+    """A power-of-two block of rows whose working set, ``width`` values a row, fits in cache."""
+    size, row = 128, width * jnp.dtype(dtype).itemsize
+    while size < 4096 and 2 * size * row <= _BLOCK_BYTES:
+        size *= 2
+    return min(size, n_samples)
+
+
+def scan_blocks(
+    body: Callable[[Carry, Any, Array], Carry],
+    carry: Carry,
+    rows: Any,
+    weight: Array | None,
+    block_size: int,
+) -> Carry:
+    """Fold ``body(carry, block, weight (W, B))`` over blocks of rows.
+
+    ``rows`` is a pytree of arrays that lead with N, and a block is the same tree leading with B;
+    ``weight`` is ``(W, N)``, or None for ones. The last block is moved back to end at row N, and
+    the rows it then shares with the one before it get weight 0: no padding, no copy.
+    """
+    first = jax.tree.leaves(rows)[0]
+    n_samples = first.shape[0]
+    n_blocks = -(-n_samples // block_size)
+    if n_blocks == 1:
+        ones = jnp.ones((1, n_samples), first.dtype)
+        return body(carry, rows, ones if weight is None else weight)
+    ragged = n_samples % block_size != 0
+
+    def step(carry: Carry, i: Array) -> tuple[Carry, None]:
+        start = jnp.minimum(i * block_size, n_samples - block_size)
+        block = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, block_size), rows)
+        if weight is None:
+            w = jnp.ones((1, block_size), first.dtype)
+        else:
+            w = lax.dynamic_slice_in_dim(weight, start, block_size, axis=1)
+        if ragged:
+            fresh = start + jnp.arange(block_size) >= i * block_size
+            w = jnp.where(fresh, w, 0)
+        return body(carry, block, w), None
+
+    return lax.scan(step, carry, jnp.arange(n_blocks))[0]
+
+
+def map_blocks(
+    function: Callable[[Array], Array], x: Array, width: int, block_size: int | None = None
+) -> Array:
+    """``function`` of blocks of rows, results stacked: ``(N, ...)`` with only (B, ...) live."""
+    size = block_size or choose_block_size(x.shape[0], width, x.dtype)
+    if size >= x.shape[0]:
+        return function(x)
+    whole = x.shape[0] - x.shape[0] % size
+    blocks = x[:whole].reshape(-1, size, x.shape[1])
+    out = lax.map(jax.checkpoint(function), blocks)
+    out = out.reshape(whole, *out.shape[2:])
+    return jnp.concatenate([out, function(x[whole:])]) if whole < x.shape[0] else out

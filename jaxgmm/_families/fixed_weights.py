@@ -1,0 +1,89 @@
+"""Weights that are given, and not learnt."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from jaxgmm._pytree import pytree
+
+
+@pytree
+class FixedWeights:
+    """Known weights of the mixture.
+
+    Attributes:
+        weights: ``(K,)``, non-negative, with sum 1.
+    """
+
+    weights: Float[Array, "*R K"]
+
+    ordered = False
+
+    @property
+    def n_components(self) -> int:
+        return self.weights.shape[-1]
+
+    @property
+    def n_parameters(self) -> int:
+        return 0
+
+    def expected_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of the only field."""
+        return {"weights": self.weights.shape}
+
+    def update(self, count: Float[Array, " K"]) -> "FixedWeights":
+        """Themselves."""
+        return self
+
+    def interpolate(self, other: "FixedWeights", rho: Array) -> "FixedWeights":
+        """Themselves."""
+        return self
+
+    def with_weights(
+        self, weights: Float[Array, " K"], total: Array, *, mode: bool
+    ) -> "FixedWeights":
+        """Themselves: a start's weights are not taken."""
+        return self
+
+    def mode(self) -> Float[Array, " K"]:
+        """log of the weights."""
+        used = self.weights > 0
+        return jnp.where(used, jnp.log(jnp.where(used, self.weights, 1)), -jnp.inf)
+
+    def expectation(self) -> Float[Array, " K"]:
+        """log of the weights."""
+        return self.mode()
+
+    def mean(self) -> Float[Array, " K"]:
+        """The weights."""
+        return self.weights
+
+    def sample(self, key: Array) -> Float[Array, " K"]:
+        """log of the weights."""
+        return self.mode()
+
+    def kl(self, prior: "FixedWeights") -> Float[Array, ""]:
+        """Zero."""
+        return jnp.zeros((), self.weights.dtype)
+
+    def log_prior(self, log_weights: Float[Array, " K"]) -> Float[Array, ""]:
+        """Zero."""
+        return jnp.zeros((), self.weights.dtype)
+
+    def is_proper(self) -> Array:
+        return jnp.asarray(True)
+
+    def has_mode(self) -> Array:
+        """Whether the posterior's mode exists: they are it."""
+        return jnp.asarray(True)
+
+    def transforms(self) -> dict[str, Any]:
+        """Nothing is learnt."""
+        return {}
+
+    @classmethod
+    def flat(cls, n_components: int, dtype: Any = None) -> "FixedWeights":
+        """Equal weights."""
+        return cls(jnp.full((n_components,), 1 / n_components, dtype))

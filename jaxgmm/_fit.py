@@ -1,0 +1,250 @@
+"""The driver for people: restarts, progress, Ctrl-C, and the best of what was found."""
+
+import functools
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxgmm._algorithm import Algorithm
+from jaxgmm._blocks import choose_block_size
+from jaxgmm._estep import Data, prepare
+from jaxgmm._prior import Prior
+from jaxgmm._pytree import take
+from jaxgmm._result import Result, data_notes
+from jaxgmm._run import advance_lanes
+from jaxgmm._starts import check_start, initial_posterior
+from jaxgmm._state import State
+from jaxgmm._status import Status
+from jaxgmm._validate import (
+    check_model,
+    check_non_negative,
+    check_positive_int,
+    check_samples,
+    check_weights,
+)
+
+# A compiled call returns after about this long, so that Ctrl-C and the progress bar are prompt.
+_CHUNK_SECONDS = 0.5
+_FIRST_CHUNK = 16
+
+
+def fit(
+    key: Array,
+    x: ArrayLike,
+    algorithm: Algorithm,
+    n_restarts: int = 1,
+    init: str | Mapping[str, Any] | State = "k-means++",
+    max_iter: int = 500,
+    tol: float = 1e-6,
+    *,
+    sample_weight: ArrayLike | None = None,
+    history: bool = False,
+    progress: bool | None = None,
+) -> Result:
+    """Fit from many starts at once and keep the best.
+
+    All restarts run as lanes of one compiled program, which a second fit of the same shapes uses
+    again, whatever its prior, tolerance, step sizes and limits. Ctrl-C returns what there is so
+    far, with the unfinished lanes' status RUNNING.
+
+    Args:
+        key: PRNG key, for the starts and for stochastic algorithms.
+        x: samples, ``(N, D)``, float32 or float64 (``jax.config.update("jax_enable_x64", True)``);
+            NumPy float64 becomes JAX's default float.
+        algorithm: from `em`, `cavi` or `svi`; it carries the model.
+        n_restarts: R.
+        init: a start by name (see `Algorithm.init`); a `State`, of one lane or of R, whose
+            posterior is the start (`run` goes on with its optimiser and counters, too); or a
+            mapping with one given start, such as ``{"means": means}``, led by R if
+            ``n_restarts > 1``.
+        max_iter: iterations per lane, at most.
+        tol: a lane has converged when its objective, per sample, changes by no more than this in
+            one iteration, in nats.
+        sample_weight: non-negative, ``(N,)``.
+        history: whether to record every lane's objective after every iteration.
+        progress: whether to show a progress bar; by default only on a terminal.
+
+    Returns:
+        `Result`, with ``best``, ``states``, ``history`` and ``summary()``.
+
+    Raises:
+        ValueError: before any tracing, for samples that are not 2-d floating-point and finite,
+            fewer rows than components, a prior of another width or dtype, bad weights, unknown
+            names, ``tol < 0``, ``max_iter < 1`` or ``n_restarts < 1``.
+
+    Example:
+        >>> import jax, jaxgmm
+        >>> x = jax.random.normal(jax.random.key(0), (300, 2))
+        >>> result = jaxgmm.fit(
+        ...     jax.random.key(1), x, jaxgmm.em(jaxgmm.default_prior(x, 2)), n_restarts=8
+        ... )
+        >>> result.states.objective.shape
+        (8,)
+    """
+    if not isinstance(algorithm, Algorithm):
+        raise ValueError(
+            "algorithm must come from jaxgmm.em, jaxgmm.cavi or jaxgmm.svi, but it is a "
+            f"{type(algorithm).__name__}."
+        )
+    check_positive_int("n_restarts", n_restarts)
+    check_positive_int("max_iter", max_iter)
+    check_non_negative("tol", tol)
+    x = check_samples(x)
+    check_model(algorithm.prior, x)
+    data = _prepare(x, check_weights(sample_weight, x))
+    notes = data_notes(x)
+    states = start_lanes(key, data, algorithm, n_restarts, init)
+    states, rows, interrupted = _drive(algorithm, states, data, max_iter, tol, history, progress)
+    return Result(algorithm, states, rows if history else None, interrupted, notes)
+
+
+_prepare = jax.jit(prepare)
+_advance = jax.jit(advance_lanes, static_argnames="history_length")
+
+
+def _drive(
+    algorithm: Algorithm,
+    states: State,
+    data: Data,
+    max_iter: int,
+    tol: float,
+    history: bool,
+    progress: bool | None,
+) -> tuple[State, np.ndarray, bool]:
+    from tqdm import tqdm
+
+    length = 256 if history else 0
+    n_steps = min(_FIRST_CHUNK, max_iter)
+    chunks: list[Any] = []
+    lanes = states.status.shape[0]
+    bar = tqdm(
+        total=max_iter,
+        desc=algorithm.name,
+        unit="it",
+        leave=False,
+        disable=None if progress is None else not progress,
+    )
+    try:
+        while True:
+            began = time.perf_counter()
+            outcome = _advance(
+                algorithm,
+                states,
+                data,
+                jnp.asarray(max_iter, jnp.int32),
+                jnp.asarray(tol, data.x.dtype),
+                jnp.asarray(n_steps, jnp.int32),
+                history_length=length,
+            )
+            # together, before anything waits for them: an interruption finds both or neither
+            states, chunks = outcome[0], [*chunks, outcome[1:]]
+            running = int(jnp.sum(states.status == Status.RUNNING))
+            elapsed = max(time.perf_counter() - began, 1e-6)
+            did = int(outcome[2])
+            bar.update(did)
+            bar.set_postfix_str(f"{running} of {lanes} lanes running", refresh=False)
+            if running == 0:
+                return states, _history(chunks, lanes), False
+            if not history:
+                chunks = []
+            # twice as long or half as long, never a new program: n_steps is traced
+            n_steps = max(1, int(n_steps * min(2.0, _CHUNK_SECONDS / elapsed)))
+            n_steps = min(n_steps, length) if history else n_steps
+    except KeyboardInterrupt:
+        return states, _history(chunks, lanes), True
+    finally:
+        bar.close()
+
+
+def _history(chunks: list[Any], lanes: int) -> np.ndarray:
+    """The recorded rows of every chunk, (T, R)."""
+    rows = [np.asarray(rows)[: int(did)] for rows, did in chunks]
+    return np.concatenate(rows) if rows else np.empty((0, lanes))
+
+
+def start_lanes(key: Array, data: Data, algorithm: Algorithm, n_restarts: int, init: Any) -> State:
+    """R states: at random starts of R keys, or at given ones."""
+    lane_key, shared_key = jax.random.split(key)
+    keys = jax.random.split(lane_key, n_restarts)
+    n_samples = data.x.shape[0]
+    if isinstance(init, str):
+        check_start(init, algorithm.prior, n_samples)
+        size = _lanes_at_a_time(data, algorithm)
+        split = jax.vmap(jax.random.split)(keys)
+        # conjugate updates do not ask for the view: one program more to share
+        mode = algorithm.view == "mode" and not algorithm.prior.components.conjugate
+        posteriors = _random_posteriors(split[:, 0], data, algorithm.prior, init, mode, size)
+        return _begin(split[:, 1], shared_key, data, algorithm, posteriors)
+    if isinstance(init, State):
+        init = {"state": init}
+    if not isinstance(init, Mapping):
+        check_start(init, algorithm.prior, n_samples)
+    starts = [check_start(given, algorithm.prior, n_samples) for given in _split(init, n_restarts)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
+    return _given_lanes(keys, shared_key, data, algorithm, stacked)
+
+
+def _split(init: Mapping[str, Any], n_restarts: int) -> list[dict[str, Any]]:
+    """One mapping for each lane, from a mapping whose arrays may lead with R."""
+    state = init.get("state")
+    if isinstance(state, State):
+        lanes = state.status.shape
+        if lanes == ():
+            return [{"state": state}] * n_restarts
+        if lanes != (n_restarts,):
+            raise ValueError(
+                f"init is a state of {lanes[0]} lanes, but n_restarts is {n_restarts}; "
+                f"give n_restarts={lanes[0]}, or one lane."
+            )
+    elif n_restarts == 1:
+        return [dict(init)]
+    for name, value in init.items():
+        for leaf in jax.tree.leaves(value):
+            if np.ndim(leaf) == 0 or np.shape(leaf)[0] != n_restarts:
+                raise ValueError(
+                    f"init's {name} must lead with n_restarts={n_restarts}, one start for each "
+                    f"lane, but its shape is {tuple(np.shape(leaf))}."
+                )
+    return [take(dict(init), lane) for lane in range(n_restarts)]
+
+
+def _lanes_at_a_time(data: Data, algorithm: Algorithm) -> int:
+    """How many lanes' assignments to make at once: 2^24 elements of residuals, 64 MiB float32."""
+    n_samples, dimension = data.x.shape
+    width = algorithm.prior.n_components * dimension
+    block = choose_block_size(n_samples, 2 * width, data.x.dtype)
+    return max(1, (1 << 24) // max(block * width, min(n_samples, 16384) * 4))
+
+
+@functools.partial(jax.jit, static_argnames=("init", "mode", "batch_size"))
+def _random_posteriors(
+    keys: Array, data: Data, prior: Prior, init: str, mode: bool, batch_size: int
+) -> Prior:
+    # of the prior, not the algorithm: EM, CAVI and SVI share one program, and it is a long one
+    def one(key: Array) -> Prior:
+        return initial_posterior(key, data, prior, init, mode=mode)
+
+    return jax.lax.map(one, keys, batch_size=min(batch_size, keys.shape[0]))
+
+
+@jax.jit
+def _begin(
+    keys: Array, shared_key: Array, data: Data, algorithm: Algorithm, posteriors: Prior
+) -> State:
+    def one(key: Array, posterior: Prior) -> State:
+        return algorithm.begin(key, shared_key, posterior, data)
+
+    return jax.vmap(one)(keys, posteriors)
+
+
+@jax.jit
+def _given_lanes(
+    keys: Array, shared_key: Array, data: Data, algorithm: Algorithm, start: Any
+) -> State:
+    return jax.vmap(algorithm.init_on, (0, None, None, 0))(keys, shared_key, data, start)

@@ -1,0 +1,221 @@
+"""After the fit: the mixture, densities, labels, samples and criteria."""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float, Int
+
+from jaxgmm import _linalg as linalg
+from jaxgmm._blocks import map_blocks
+from jaxgmm._estep import log_evidence, row_log_evidence
+from jaxgmm._potentials import Potentials, logits
+from jaxgmm._special import LOG_2PI
+from jaxgmm._state import State, state_penalty, state_potentials
+from jaxgmm._validate import check_model, check_positive_int, check_samples, check_weights
+from jaxgmm._views import mode_potentials
+
+
+class Mixture(NamedTuple):
+    """A Gaussian mixture: ``weights (K,)``, ``means (K, D)``, ``covariances (K, D, D)``."""
+
+    weights: Float[Array, " K"]
+    means: Float[Array, "K D"]
+    covariances: Float[Array, "K D D"]
+
+
+def mixture(state: State) -> Mixture:
+    """The fitted mixture: EM's estimate, else ``E[pi]``, ``E[mu]`` and ``E[Lambda]^-1``.
+
+    Example:
+        >>> import jax, jaxgmm
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
+        >>> state = jaxgmm.fit(jax.random.key(1), x, jaxgmm.em(jaxgmm.flat_prior(1, 2))).best
+        >>> weights, means, covariances = jaxgmm.mixture(state)
+        >>> bool(jax.numpy.allclose(means[0], x.mean(0), atol=1e-5))
+        True
+    """
+    q, mode = state.posterior, state.view == "mode"
+    weights = jnp.exp(q.weights.mode()) if mode else q.weights.mean()
+    covariances = q.components.covariances(mode=mode, reg_covar=state.reg_covar)
+    return Mixture(weights, q.components.mean, covariances)
+
+
+def _samples(state: State, x: ArrayLike) -> Array:
+    x = check_samples(x)
+    if x.shape[1] != state.posterior.n_features or x.dtype != state.posterior.dtype:
+        check_model(state.posterior, x)
+    return x
+
+
+def log_prob(state: State, x: ArrayLike) -> Float[Array, " N"]:
+    """Log density of each sample, in nats: ``(N,)``.
+
+    After EM the density of `mixture`. After CAVI and SVI the posterior predictive, in which the
+    parameters are integrated out: a mixture of Student-t densities for full covariances (Bishop
+    2006, eq. 10.81), of wider normal ones for a known covariance.
+
+    Example:
+        >>> import jax, jaxgmm
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
+        >>> state = jaxgmm.fit(jax.random.key(1), x, jaxgmm.cavi(jaxgmm.default_prior(x, 2))).best
+        >>> jaxgmm.log_prob(state, x[:5]).shape
+        (5,)
+    """
+    return _log_prob(state, _samples(state, x))
+
+
+@jax.jit
+def _log_prob(state: State, x: Array) -> Array:
+    if state.view == "mode":
+        return row_log_evidence(x, state_potentials(state))
+    log_weights = jnp.log(state.posterior.weights.mean())
+
+    def rows(block: Array) -> Array:
+        return jax.nn.logsumexp(
+            state.posterior.components.log_predictive(block) + log_weights, axis=-1
+        )
+
+    return map_blocks(rows, x, 3 * state.posterior.components.mean.size)
+
+
+def responsibilities(state: State, x: ArrayLike) -> Float[Array, "N K"]:
+    """Probability of each component for each sample, ``(N, K)``; rows sum to 1.
+
+    Under the state's own view: Bayes' rule at EM's estimate, q(z) after CAVI and SVI.
+    """
+    return _responsibilities(state, _samples(state, x))
+
+
+@jax.jit
+def _responsibilities(state: State, x: Array) -> Array:
+    potentials = state_potentials(state)
+
+    def rows(block: Array) -> Array:
+        return jax.nn.softmax(logits(block, potentials), axis=-1)
+
+    return map_blocks(rows, x, 3 * potentials.mean.size)
+
+
+def predict(state: State, x: ArrayLike) -> Int[Array, " N"]:
+    """The most probable component of each sample: ``(N,)``, from 0 to K - 1."""
+    return _predict(state, _samples(state, x))
+
+
+@jax.jit
+def _predict(state: State, x: Array) -> Array:
+    potentials = state_potentials(state)
+
+    def rows(block: Array) -> Array:
+        return jnp.argmax(logits(block, potentials), axis=-1)
+
+    return map_blocks(rows, x, 3 * potentials.mean.size)
+
+
+def sample(key: Array, state: State, n: int) -> tuple[Float[Array, "n D"], Int[Array, " n"]]:
+    """Draw ``n`` samples and their components from the density that `log_prob` gives.
+
+    Example:
+        >>> import jax, jaxgmm
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
+        >>> state = jaxgmm.fit(jax.random.key(1), x, jaxgmm.em(jaxgmm.flat_prior(2, 2))).best
+        >>> draws, components = jaxgmm.sample(jax.random.key(2), state, 10)
+        >>> draws.shape, components.shape
+        ((10, 2), (10,))
+    """
+    check_positive_int("n", n)
+    return _sample(key, state, n)
+
+
+@functools.partial(jax.jit, static_argnames="n")
+def _sample(key: Array, state: State, n: int) -> tuple[Array, Array]:
+    component_key, x_key = jax.random.split(key)
+    weights, means, covariances = mixture(state)
+    component = jax.random.categorical(component_key, jnp.log(weights), shape=(n,))
+    if state.view != "mode":
+        return state.posterior.components.sample_predictive(x_key, component), component
+    noise = jax.random.normal(x_key, (n, means.shape[1]), means.dtype)
+    lower = linalg.cholesky(covariances)
+    return means[component] + linalg.einsum("nij,nj->ni", lower[component], noise), component
+
+
+def elbo(state: State, x: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Float[Array, ""]:
+    """The bound at the state's posterior with the best responsibilities for it, in nats.
+
+    ``log_evidence - KL(posterior || prior)`` after CAVI and SVI (Bishop 2006, eq. 10.70),
+    ``log-likelihood + log prior`` after EM. One pass; at least ``state.objective``, and equal to
+    it at convergence.
+
+    Example:
+        >>> import jax, jaxgmm
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
+        >>> state = jaxgmm.fit(jax.random.key(1), x, jaxgmm.cavi(jaxgmm.default_prior(x, 2))).best
+        >>> bool(jaxgmm.elbo(state, x) >= state.objective - 1e-3)
+        True
+    """
+    x = _samples(state, x)
+    return _elbo(state, x, check_weights(sample_weight, x))
+
+
+@jax.jit
+def _elbo(state: State, x: Array, weight: Array | None) -> Array:
+    return log_evidence(x, state_potentials(state), weight) - state_penalty(state)
+
+
+def _plug_in(state: State) -> Potentials:
+    if state.view == "mode":
+        return mode_potentials(state.posterior, state.reg_covar)
+    weights, means, covariances = mixture(state)
+    factor = linalg.inverse_factor(linalg.cholesky(covariances))
+    const = jnp.log(weights) + linalg.log_det(factor) - 0.5 * means.shape[1] * LOG_2PI
+    return Potentials(const, means, factor, "full")
+
+
+def bic(state: State, x: ArrayLike) -> Float[Array, ""]:
+    """Bayesian information criterion ``-2 loglik + df log N`` (Schwarz 1978); smaller is better.
+
+    The likelihood is that of `mixture`, so the criterion means most after EM.
+
+    Example:
+        >>> import jax, jaxgmm
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
+        >>> state = jaxgmm.fit(jax.random.key(1), x, jaxgmm.em(jaxgmm.flat_prior(1, 2))).best
+        >>> bool(jaxgmm.bic(state, x) > jaxgmm.aic(state, x))
+        True
+    """
+    x = _samples(state, x)
+    return -2 * _log_likelihood(state, x) + state.posterior.n_parameters * math.log(x.shape[0])
+
+
+def aic(state: State, x: ArrayLike) -> Float[Array, ""]:
+    """Akaike's information criterion ``-2 loglik + 2 df`` (Akaike 1974); smaller is better."""
+    x = _samples(state, x)
+    return -2 * _log_likelihood(state, x) + 2 * state.posterior.n_parameters
+
+
+def icl(state: State, x: ArrayLike) -> Float[Array, ""]:
+    """Integrated completed likelihood ``bic - 2 sum_n log max_k r[n, k]``; smaller is better.
+
+    Biernacki, Celeux & Govaert 2000, with the most probable assignment, as mclust has it.
+    """
+    x = _samples(state, x)
+    return bic(state, x) - 2 * _log_assignment(state, x)
+
+
+@jax.jit
+def _log_likelihood(state: State, x: Array) -> Array:
+    return log_evidence(x, _plug_in(state))
+
+
+@jax.jit
+def _log_assignment(state: State, x: Array) -> Array:
+    potentials = _plug_in(state)
+
+    def rows(block: Array) -> Array:
+        return jnp.max(jax.nn.log_softmax(logits(block, potentials), axis=-1), axis=-1)
+
+    return jnp.sum(map_blocks(rows, x, 3 * potentials.mean.size))

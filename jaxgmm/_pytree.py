@@ -1,0 +1,71 @@
+"""Frozen dataclasses that are pytrees: the one way this package makes a type."""
+
+import dataclasses
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+T = TypeVar("T")
+
+
+def static(**kwargs: Any) -> Any:
+    """A field that belongs to the tree's structure: hashed and compared, never traced."""
+    return dataclasses.field(metadata={"static": True}, **kwargs)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(static, dataclasses.field))
+def pytree(cls: type[T]) -> type[T]:
+    """Make ``cls`` a frozen dataclass whose fields are children, save those marked `static`.
+
+    Unflattening writes the fields directly and never calls ``__init__``: JAX puts sentinels,
+    ``None`` and batched leaves where arrays were, and none of them is to be validated.
+    """
+    cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    children = tuple(f.name for f in fields if not f.metadata.get("static"))
+    constants = tuple(f.name for f in fields if f.metadata.get("static"))
+
+    def flatten_with_keys(node: Any):
+        keyed = tuple((jax.tree_util.GetAttrKey(n), getattr(node, n)) for n in children)
+        return keyed, tuple(getattr(node, n) for n in constants)
+
+    def flatten(node: Any):
+        return tuple(getattr(node, n) for n in children), tuple(getattr(node, n) for n in constants)
+
+    def unflatten(constant_values: tuple, child_values: Any):
+        node = object.__new__(cls)
+        for name, value in zip(children, child_values, strict=True):
+            object.__setattr__(node, name, value)
+        for name, value in zip(constants, constant_values, strict=True):
+            object.__setattr__(node, name, value)
+        return node
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    return cls
+
+
+def replace(node: T, **changes: Any) -> T:
+    """A copy of a pytree dataclass with some fields changed."""
+    return dataclasses.replace(node, **changes)  # type: ignore[type-var]
+
+
+def select(condition: Array, new: T, old: T) -> T:
+    """Lane by lane, ``new`` where ``condition`` (R,) holds and ``old`` elsewhere."""
+
+    def pick(a: Array, b: Array) -> Array:
+        return jnp.where(condition.reshape(condition.shape + (1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(pick, new, old)
+
+
+def take(tree: T, index: Any) -> T:
+    """Index the leading axis of every leaf."""
+    return jax.tree.map(lambda a: a[index], tree)
+
+
+def all_finite(tree: Any) -> Array:
+    """Whether every floating-point leaf is finite: a scalar."""
+    leaves = [a for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in leaves]))

@@ -1,0 +1,226 @@
+"""Start points: where a lane begins."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jaxtyping import Float
+
+from jaxgmm._assign import label_stats, nearest_stats, random_stats, responsibility_stats
+from jaxgmm._estep import Data, estep_on
+from jaxgmm._prior import Prior, data_covariance, update
+from jaxgmm._pytree import replace
+from jaxgmm._state import State, state_potentials
+from jaxgmm._stats import Stats
+from jaxgmm._validate import check_covariance, check_leaves_finite, check_simplex, is_traced
+
+STARTS = ("k-means++", "random_points", "random_responsibilities")
+
+# Seeds are drawn from at most this many random rows; every row is assigned afterwards.
+_SEED_ROWS = 16384
+
+
+def initial_posterior(
+    key: Array,
+    data: Data,
+    prior: Prior,
+    start: str | Mapping[str, Any],
+    *,
+    mode: bool,
+    reg_covar: Array | float = 0.0,
+) -> Prior:
+    """The posterior a lane starts from; ``start`` has been checked by `check_start`.
+
+    Random starts assign every sample and then take one conjugate update, under a weak proper
+    prior where ``prior`` is improper, so that a seed with few samples is no spike from the start.
+    Given responsibilities and labels are updated under ``prior`` itself.
+    """
+    kind = prior.components.structure
+    weight = data.weight
+    if isinstance(start, str):
+        weak = _proper_or_default(prior, data)
+        if start == "random_responsibilities":
+            k = prior.n_components
+            stats = random_stats(key, data.x, k, sample_weight=weight, structure=kind)
+        else:
+            points = seeds(key, data, prior.n_components, spread=start == "k-means++")
+            stats = _nearest(data, points, kind)
+        return update(weak, stats, mode=mode)
+    (name, value), *_ = start.items()
+    if name == "means":
+        return update(_proper_or_default(prior, data), _nearest(data, value, kind), mode=mode)
+    if name == "responsibilities":
+        stats = responsibility_stats(data.x, value, sample_weight=weight, structure=kind)
+        return update(prior, stats, mode=mode)
+    if name == "labels":
+        k = prior.n_components
+        stats = label_stats(data.x, value, k, sample_weight=weight, structure=kind)
+        return update(prior, stats, mode=mode)
+    if name == "parameters":
+        weights, means, covariances = value
+        # what EM will add: the first E-step sees the given covariances themselves
+        given = covariances - reg_covar * jnp.eye(means.shape[1], dtype=means.dtype)
+        return posterior_at(prior, (weights, means, given), data.total, mode=mode)
+    if name == "posterior":
+        return value
+    return _from_state(data, prior, value, mode=mode)
+
+
+def posterior_at(
+    prior: Prior, parameters: tuple[Array, Array, Array], total: Array, *, mode: bool
+) -> Prior:
+    """The posterior of ``total`` samples with the given mode, else mean."""
+    weights, means, covariances = parameters
+    eps = jnp.finfo(means.dtype).eps
+    count = total * jnp.maximum(weights, eps)
+    return Prior(
+        prior.weights.with_weights(weights, total, mode=mode),
+        prior.components.with_parameters(means, covariances, count, mode=mode),
+    )
+
+
+def _from_state(data: Data, prior: Prior, state: State, *, mode: bool) -> Prior:
+    # The same view of the same model goes on where it stopped. Another view's posterior need not
+    # be valid here (maximum likelihood's is improper), so its responsibilities carry over.
+    if (state.view == "mode") == mode:
+        return state.posterior
+    return update(prior, estep_on(data, state_potentials(state)), mode=mode)
+
+
+def _proper_or_default(prior: Prior, data: Data) -> Prior:
+    mean, spread = jnp.mean(data.x, axis=0), data_covariance(data.x)
+    return replace(prior, components=prior.components.proper_or_default(mean, spread))
+
+
+def _unit(x: Array) -> Array:
+    sd = jnp.std(x, axis=0)
+    return jnp.where(sd > 0, sd, 1)
+
+
+def _nearest(data: Data, points: Array, kind: str) -> Stats:
+    return nearest_stats(data.x, points, _unit(data.x), sample_weight=data.weight, structure=kind)
+
+
+def seeds(key: Array, data: Data, n_components: int, *, spread: bool) -> Float[Array, "K D"]:
+    """K rows of the data: by k-means++ (Arthur & Vassilvitskii 2007) if ``spread``, or at random.
+
+    Distances are in units of each feature's standard deviation. With many rows the seeds are
+    drawn from a random subset of them. A row's chance is proportional to its weight.
+    """
+    rows_key, first_key, key = jax.random.split(key, 3)
+    n_samples = data.x.shape[0]
+    x, weight = data.x, data.weight
+    if n_samples > _SEED_ROWS:
+        chosen = jax.random.randint(rows_key, (_SEED_ROWS,), 0, n_samples)
+        x, weight = x[chosen], None if weight is None else weight[chosen]
+    log_weight = jnp.zeros((x.shape[0],), x.dtype) if weight is None else jnp.log(weight)
+    if not spread:
+        # Gumbel top-k: without replacement, with chances proportional to the weights
+        noise = jax.random.gumbel(first_key, log_weight.shape, x.dtype)
+        return x[lax.top_k(log_weight + noise, n_components)[1]]
+    scaled = x / _unit(data.x)
+
+    def choose(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        index, distance = carry
+        chance = jnp.where(distance > 0, jnp.log(jnp.where(distance > 0, distance, 1)), -jnp.inf)
+        row = jax.random.categorical(jax.random.fold_in(key, i), chance + log_weight)
+        return index.at[i].set(row), jnp.minimum(distance, gap(row))
+
+    def gap(row: Array) -> Array:
+        return jnp.sum((scaled - scaled[row]) ** 2, axis=-1)
+
+    first = jax.random.categorical(first_key, log_weight)
+    index = jnp.full((n_components,), first)
+    index, _ = lax.fori_loop(1, n_components, choose, (index, gap(first)))
+    return x[index]
+
+
+_GIVEN = ("responsibilities", "labels", "means", "parameters", "posterior", "state")
+
+
+def check_start(start: Any, prior: Prior, n_samples: int) -> str | dict[str, Any]:
+    """A start by name, or a mapping with one of the given starts, checked and as arrays."""
+    if isinstance(start, State):
+        start = {"state": start}
+    if isinstance(start, str):
+        if start not in STARTS:
+            names = ", ".join(repr(n) for n in STARTS)
+            given = ", ".join(f"{n}=" for n in _GIVEN)
+            raise ValueError(f"start {start!r} is not known; expected one of {names}, or {given}.")
+        return start
+    if not isinstance(start, Mapping) or len(start) != 1 or next(iter(start)) not in _GIVEN:
+        raise ValueError(
+            f"a start must be one of {', '.join(repr(n) for n in STARTS)}, a State, or exactly one "
+            f"of {', '.join(n + '=' for n in _GIVEN)}; but it is {start!r}."
+        )
+    ((name, value),) = start.items()
+    k, d, dtype = prior.n_components, prior.n_features, prior.dtype
+    if name == "state":
+        if not isinstance(value, State):
+            raise ValueError(f"state must be a jaxgmm State, but it is a {type(value).__name__}.")
+        _check_posterior(value.posterior, prior)
+        return {"state": value}
+    if name == "posterior":
+        _check_posterior(value, prior)
+        return {"posterior": value}
+    if name == "labels":
+        labels = jnp.asarray(value)
+        _check_shape("labels", labels, (n_samples,))
+        if not jnp.issubdtype(labels.dtype, jnp.integer):
+            raise ValueError(f"labels must be integers, but their dtype is {labels.dtype}.")
+        if (
+            not is_traced(labels)
+            and not ((np.asarray(labels) >= 0) & (np.asarray(labels) < k)).all()
+        ):
+            raise ValueError(f"labels must be from 0 to {k - 1}, but they go outside.")
+        return {"labels": labels}
+    if name == "responsibilities":
+        r = jnp.asarray(value, dtype)
+        _check_shape("responsibilities", r, (n_samples, k))
+        if not is_traced(r):
+            values = np.asarray(r)
+            if (values < 0).any() or np.abs(values.sum(axis=1) - 1).max() > 1e-3:
+                raise ValueError(
+                    "responsibilities must be non-negative with rows that sum to 1; "
+                    "divide each row by its sum."
+                )
+        return {"responsibilities": r}
+    if name == "means":
+        means = jnp.asarray(value, dtype)
+        _check_shape("means", means, (k, d))
+        if not is_traced(means):
+            check_leaves_finite("the start", {"means": means})
+        return {"means": means}
+    if not isinstance(value, tuple) or len(value) != 3:
+        raise ValueError("parameters must be a tuple (weights, means, covariances).")
+    weights, means, covariances = (jnp.asarray(a, dtype) for a in value)
+    _check_shape("weights", weights, (k,))
+    _check_shape("means", means, (k, d))
+    _check_shape("covariances", covariances, (k, d, d))
+    if not is_traced(weights, means):
+        check_leaves_finite("the start", {"weights": weights, "means": means})
+        check_simplex("weights", weights)
+    check_covariance("covariances", covariances, d)
+    return {"parameters": (weights, means, covariances)}
+
+
+def _check_shape(name: str, value: Array, shape: tuple[int, ...]) -> None:
+    if value.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, but its shape is {tuple(value.shape)}.")
+
+
+def _check_posterior(posterior: Any, prior: Prior) -> None:
+    expected = jax.tree.map(lambda a: (a.shape, str(a.dtype)), prior)
+    try:
+        found = jax.tree.map(lambda a: (a.shape, str(a.dtype)), posterior)
+    except AttributeError:
+        found = None
+    same = jax.tree.structure(posterior) == jax.tree.structure(prior)
+    if not same or jax.tree.leaves(found) != jax.tree.leaves(expected):
+        raise ValueError(
+            "the start's posterior must have the type, shapes and dtype of the prior, "
+            f"{expected}, but it has {found}."
+        )

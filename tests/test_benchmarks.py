@@ -1,0 +1,127 @@
+"""The benchmark suite runs, and its records hold what a reader needs to believe them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, dict]]:
+    """What a quick run of everything printed, and its records."""
+    folder = tmp_path_factory.mktemp("results")
+    done = run_benchmarks("--quick", "--output", str(folder))
+    assert done.returncode == 0, done.stderr
+    return done.stdout, {p.stem: json.loads(p.read_text()) for p in folder.glob("*.json")}
+
+
+def test_every_benchmark_leaves_a_record(quick):
+    _, records = quick
+    assert set(records) == {"em_iteration", "restarts"}
+    assert all(record["name"] == name and record["quick"] for name, record in records.items())
+
+
+@pytest.mark.parametrize("name", ["em_iteration", "restarts"])
+def test_record_says_where_it_was_measured(quick, name):
+    made = quick[1][name]["provenance"]
+    assert made["python"] == sys.version.split()[0]
+    assert made["packages"]["numpy"] == np.__version__
+    for package in ("jaxgmm", "jax", "jaxlib", "scikit-learn"):
+        assert made["packages"][package]
+    assert made["cpu"]
+    assert made["cores"] >= 1
+    assert made["date"].endswith("+00:00")
+    assert made["device"]
+    assert made["commit"] is None or len(made["commit"]) == 40
+
+
+@pytest.mark.parametrize("name", ["em_iteration", "restarts"])
+def test_rows_hold_paired_times_and_agreement(quick, name):
+    rows = quick[1][name]["rows"]
+    assert {row["case"]["dtype"] for row in rows} == {"float32", "float64"}
+    for row in rows:
+        assert set(row["case"]) == {"N", "D", "K", "R", "dtype"}
+        ours, theirs = (row["contenders"][c] for c in ("jaxgmm", "scikit-learn"))
+        assert ours["compile_seconds"] > 0
+        single = row["case"]["dtype"] == "float32"
+        assert ours["difference"] < (2e-4 if single else 1e-12)
+        assert 0 < theirs["difference"] < (5e-3 if single else 1e-9)
+        a, b = (np.array(c["milliseconds"]["runs"]) for c in (ours, theirs))
+        assert len(a) == len(b) == row["repeats"]
+        assert (a > 0).all()
+        assert (b > 0).all()
+        for contender, runs in ((ours, a), (theirs, b)):
+            found = contender["milliseconds"]
+            expected = [np.median(runs), runs.min(), runs.max()]
+            np.testing.assert_allclose([found[s] for s in ("median", "min", "max")], expected)
+        np.testing.assert_allclose(theirs["ratio"]["median"], np.median(b / a))
+
+
+def test_tables_come_from_the_records(quick, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks._report import render
+
+    printed, records = quick
+    for record in records.values():
+        assert render(record) in printed
+
+
+def test_without_peers_ours_alone_is_measured(tmp_path):
+    done = run_benchmarks("em_iteration", "--peers", "none", "--quick", "--output", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.iterdir()
+    rows = json.loads(path.read_text())["rows"]
+    assert len(rows) == 2
+    assert all(set(row["contenders"]) == {"jaxgmm"} for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [(["em"], "no benchmark em"), (["--quick"], "needs --output")],
+)
+def test_wrong_arguments_are_refused(arguments, complaint):
+    done = run_benchmarks(*arguments)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+
+
+def run_of(value: float, lanes: int = 1, milliseconds: float = 1.0):
+    """A run of which one entry of the second array has the given value, else all are 1."""
+    from benchmarks._measure import Run
+
+    means = np.ones((lanes, 3, 2))
+    means[0, 1, 1] = value
+    return Run(milliseconds, (np.ones((lanes, 3)), means, np.ones((lanes, 3, 2, 2))))
+
+
+@pytest.mark.parametrize("wrong", [1.1, np.nan])
+@pytest.mark.parametrize("culprit", ["jaxgmm", "peer"])
+def test_other_results_are_not_timed(monkeypatch, culprit, wrong):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks._measure import DisagreementError, compare
+
+    def times(ours: float, theirs: float):
+        # the peer does one lane of the two
+        return compare(
+            lambda: run_of(ours, lanes=2),
+            {"peer": lambda: run_of(theirs, milliseconds=3.0)},
+            2,
+            reference=run_of(1.0, lanes=2),
+            tolerance=1e-6,
+            peer_tolerance=1e-3,
+        )
+
+    assert times(1.0, 1.0)["peer"]["ratio"]["median"] == 3.0
+    with pytest.raises(DisagreementError, match=f"{culprit} differs"):
+        times(wrong, 1.0) if culprit == "jaxgmm" else times(1.0, wrong)
