@@ -6,6 +6,7 @@ from jaxgmm._cavi import CAVI, cavi
 from jaxgmm._degenerate import is_degenerate
 from jaxgmm._em import EM, em
 from jaxgmm._estep import estep, log_evidence
+from jaxgmm._evidence import elbo, prior_gradient, sampled_elbo
 from jaxgmm._families import (
     Dirichlet,
     FixedWeights,
@@ -25,13 +26,13 @@ from jaxgmm._predict import (
     Mixture,
     aic,
     bic,
-    elbo,
     icl,
     log_prob,
     mixture,
     predict,
     responsibilities,
     sample,
+    sample_posterior,
 )
 from jaxgmm._prior import Prior, default_prior, flat_prior, interpolate, update
 from jaxgmm._result import Result
@@ -103,10 +104,13 @@ __all__ = [
     "mode_potentials",
     "natural_gradient",
     "predict",
+    "prior_gradient",
     "responsibilities",
     "responsibility_stats",
     "run",
     "sample",
+    "sample_posterior",
+    "sampled_elbo",
     "sampled_potentials",
     "scale_stats",
     "svi",

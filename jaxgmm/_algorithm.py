@@ -52,10 +52,11 @@ class Algorithm:
         Args:
             key: PRNG key.
             x: samples, ``(N, D)``.
-            start: ``"k-means++"``, ``"random_points"``, ``"random_responsibilities"``; or a
-                `State` of any algorithm, to go on from; or give exactly one of
-                ``responsibilities=`` (N, K), ``labels=`` (N,), ``means=`` (K, D),
-                ``parameters=`` (weights, means, covariances), ``posterior=``, ``state=``.
+            start: ``"k-means++"``, ``"k-means"`` (the same, then Lloyd's iterations),
+                ``"random_points"``, ``"random_responsibilities"``; or a `State` of any algorithm,
+                to go on from; or give exactly one of ``responsibilities=``
+                (N, K), ``labels=`` (N,), ``means=`` (K, D), ``parameters=`` (weights, means,
+                covariances), ``posterior=``, ``state=``.
             sample_weight: non-negative, ``(N,)``.
 
         Returns:

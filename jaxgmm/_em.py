@@ -10,7 +10,7 @@ from jaxgmm._prior import Prior, sort_by_mass, update
 from jaxgmm._pytree import pytree, replace
 from jaxgmm._state import State, initial_state
 from jaxgmm._status import Status
-from jaxgmm._validate import check_non_negative, check_prior, holds, is_traced
+from jaxgmm._validate import check_has_mode, check_non_negative, check_prior
 from jaxgmm._views import bound, log_prior, mode_potentials
 
 
@@ -71,9 +71,5 @@ def em(prior: Prior, reg_covar: float = 0.0) -> EM:
     """
     prior = check_prior(prior)
     check_non_negative("reg_covar", reg_covar)
-    if not is_traced(prior) and not holds(prior.weights.has_mode):
-        raise ValueError(
-            "EM needs weights whose posterior has a mode (concentration, or alpha and beta, of at "
-            f"least 1), but they are {prior.weights}; use jaxgmm.cavi for sparse weights."
-        )
+    check_has_mode(prior, "EM")
     return EM(prior, jnp.asarray(reg_covar, prior.dtype))

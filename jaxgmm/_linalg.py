@@ -32,6 +32,13 @@ def inverse_factor(lower: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
     return lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True, transpose_a=True)
 
 
+def inverse_of_factored(factor: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
+    """``(F F^T)^-1`` of any square factor F."""
+    precision = matmul(factor, jnp.swapaxes(factor, -1, -2))
+    root = inverse_factor(cholesky(precision))
+    return matmul(root, jnp.swapaxes(root, -1, -2))
+
+
 def solve_lower(
     lower: Float[Array, "*K D D"], b: Float[Array, "*K D"], *, transpose: bool = False
 ) -> Float[Array, "*K D"]:

@@ -10,7 +10,7 @@ from jaxgmm._pytree import pytree, replace, static
 from jaxgmm._state import State, initial_state
 from jaxgmm._stats import scale_stats
 from jaxgmm._status import Status
-from jaxgmm._stochastic import Memory, Stochastic, empty_trace
+from jaxgmm._stochastic import Memory, Stochastic, averaging_weight, empty_trace
 from jaxgmm._views import bound, view_penalty, view_potentials
 
 
@@ -79,21 +79,30 @@ class NaturalSVI(Stochastic):
     optimizer: NaturalGradient
     batch_size: int | None = static()
     view: str = static()
+    average: bool = static()
 
     name = "SVI"
 
     def begin(self, key: Array, shared_key: Array, posterior: Prior, data: Data) -> State:
         memory = Memory(key, shared_key, empty_trace(self.prior.dtype))
+        if self.average:
+            memory = replace(memory, coordinates=posterior, average=posterior)
         return initial_state(self.prior, posterior, self.view, memory=memory)
 
     def advance(self, state: State, data: Data) -> State:
         active = state.status == Status.RUNNING
-        stats = estep_on(data, view_potentials(self.view, state.posterior), active)
+        current = state.memory.coordinates if self.average else state.posterior
+        stats = estep_on(data, view_potentials(self.view, current), active)
         stats = scale_stats(stats, data.scale)
         rho = self.optimizer.rho(state.n_iter, self.prior.dtype)
         mode = self.view == "mode"
-        target = update(self.prior, stats, state.posterior, mode=mode)
-        q = interpolate(state.posterior, target, rho)
+        target = update(self.prior, stats, current, mode=mode)
+        q = interpolate(current, target, rho)
         penalty = view_penalty(self.view, q, self.prior)
         objective = bound(stats, view_potentials(self.view, q), penalty)
-        return replace(state, posterior=q, objective=objective)
+        if not self.average:
+            return replace(state, posterior=q, objective=objective)
+        share = averaging_weight(state.n_iter, self.prior.dtype)
+        average = interpolate(state.memory.average, q, share)
+        memory = replace(state.memory, coordinates=q, average=average)
+        return replace(state, posterior=average, objective=objective, memory=memory)

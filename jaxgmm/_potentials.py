@@ -5,7 +5,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxgmm._pytree import pytree, replace, static
-from jaxgmm._special import masked_product
+from jaxgmm._special import LOG_2PI, masked_product
 from jaxgmm._stats import Stats
 from jaxgmm._structures import structure
 
@@ -47,6 +47,15 @@ def expected_log_joint(stats: Stats, potentials: Potentials) -> Float[Array, ""]
     return jnp.sum(linear - 0.5 * between) - 0.5 * within
 
 
+def point_log_det(point: Potentials) -> Float[Array, "*R K"]:
+    """``log|factor|`` of components at one point of their parameters, from the constants.
+
+    The factor of a draw is not triangular; and at a point, without the weights, the constant is
+    ``log|factor| - D/2 log 2 pi``.
+    """
+    return point.const + 0.5 * point.mean.shape[-1] * LOG_2PI
+
+
 def logits(x: Float[Array, "N D"], potentials: Potentials) -> Float[Array, "N K"]:
     """The logits of every sample and component, ``(N, K)``, by residuals.
 
@@ -58,4 +67,4 @@ def logits(x: Float[Array, "N D"], potentials: Potentials) -> Float[Array, "N K"
     return (potentials.const[:, None] - 0.5 * jnp.sum(whitened**2, axis=1)).T
 
 
-__all__ = ["Potentials", "add_log_weights", "expected_log_joint", "logits"]
+__all__ = ["Potentials", "add_log_weights", "expected_log_joint", "logits", "point_log_det"]

@@ -14,10 +14,12 @@ from jaxgmm import _linalg as linalg
 from jaxgmm._blocks import map_blocks
 from jaxgmm._estep import log_evidence, row_log_evidence
 from jaxgmm._potentials import Potentials, logits
+from jaxgmm._prior import Prior
 from jaxgmm._special import LOG_2PI
-from jaxgmm._state import State, state_penalty, state_potentials
-from jaxgmm._validate import check_model, check_positive_int, check_samples, check_weights
-from jaxgmm._views import mode_potentials
+from jaxgmm._state import State, state_potentials
+from jaxgmm._structures import structure
+from jaxgmm._validate import check_model, check_positive_int, check_posterior, check_samples
+from jaxgmm._views import draw, mode_potentials
 
 
 class Mixture(NamedTuple):
@@ -45,7 +47,7 @@ def mixture(state: State) -> Mixture:
     return Mixture(weights, q.components.mean, covariances)
 
 
-def _samples(state: State, x: ArrayLike) -> Array:
+def check_fitted_samples(state: State, x: ArrayLike) -> Array:
     x = check_samples(x)
     if x.shape[1] != state.posterior.n_features or x.dtype != state.posterior.dtype:
         check_model(state.posterior, x)
@@ -66,7 +68,7 @@ def log_prob(state: State, x: ArrayLike) -> Float[Array, " N"]:
         >>> jaxgmm.log_prob(state, x[:5]).shape
         (5,)
     """
-    return _log_prob(state, _samples(state, x))
+    return _log_prob(state, check_fitted_samples(state, x))
 
 
 @jax.jit
@@ -88,7 +90,7 @@ def responsibilities(state: State, x: ArrayLike) -> Float[Array, "N K"]:
 
     Under the state's own view: Bayes' rule at EM's estimate, q(z) after CAVI and SVI.
     """
-    return _responsibilities(state, _samples(state, x))
+    return _responsibilities(state, check_fitted_samples(state, x))
 
 
 @jax.jit
@@ -103,7 +105,7 @@ def _responsibilities(state: State, x: Array) -> Array:
 
 def predict(state: State, x: ArrayLike) -> Int[Array, " N"]:
     """The most probable component of each sample: ``(N,)``, from 0 to K - 1."""
-    return _predict(state, _samples(state, x))
+    return _predict(state, check_fitted_samples(state, x))
 
 
 @jax.jit
@@ -143,27 +145,44 @@ def _sample(key: Array, state: State, n: int) -> tuple[Array, Array]:
     return means[component] + linalg.einsum("nij,nj->ni", lower[component], noise), component
 
 
-def elbo(state: State, x: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Float[Array, ""]:
-    """The bound at the state's posterior with the best responsibilities for it, in nats.
+def sample_posterior(key: Array, state: State, n: int) -> Mixture:
+    """Draw ``n`` mixtures from the posterior: weights ``(n, K)``, means and covariances.
 
-    ``log_evidence - KL(posterior || prior)`` after CAVI and SVI (Bishop 2006, eq. 10.70),
-    ``log-likelihood + log prior`` after EM. One pass; at least ``state.objective``, and equal to
-    it at convergence.
+    After CAVI and SVI. The components keep their numbers from draw to draw: q has one mode.
+
+    Args:
+        key: PRNG key.
+        state: of one lane.
+        n: number of draws.
+
+    Returns:
+        `Mixture` with a leading axis of n: ``(n, K)``, ``(n, K, D)``, ``(n, K, D, D)``.
+
+    Raises:
+        ValueError: for the state of a point estimate, which has no posterior.
 
     Example:
         >>> import jax, jaxgmm
         >>> x = jax.random.normal(jax.random.key(0), (100, 2))
-        >>> state = jaxgmm.fit(jax.random.key(1), x, jaxgmm.cavi(jaxgmm.default_prior(x, 2))).best
-        >>> bool(jaxgmm.elbo(state, x) >= state.objective - 1e-3)
-        True
+        >>> state = jaxgmm.fit(jax.random.key(1), x, jaxgmm.cavi(jaxgmm.default_prior(x, 3))).best
+        >>> jaxgmm.sample_posterior(jax.random.key(2), state, 10).covariances.shape
+        (10, 3, 2, 2)
     """
-    x = _samples(state, x)
-    return _elbo(state, x, check_weights(sample_weight, x))
+    check_positive_int("n", n)
+    check_posterior(state, "sample_posterior")
+    return _sample_posterior(key, state.posterior, n)
 
 
-@jax.jit
-def _elbo(state: State, x: Array, weight: Array | None) -> Array:
-    return log_evidence(x, state_potentials(state), weight) - state_penalty(state)
+@functools.partial(jax.jit, static_argnames="n")
+def _sample_posterior(key: Array, q: Prior, n: int) -> Mixture:
+    def one(key: Array) -> Mixture:
+        point = draw(key, q)
+        components = point.components
+        covariances = structure(components.structure).covariances(components.factor, q.n_features)
+        covariances = jnp.broadcast_to(covariances, (*components.mean.shape, q.n_features))
+        return Mixture(jnp.exp(point.log_weights), components.mean, covariances)
+
+    return jax.vmap(one)(jax.random.split(key, n))
 
 
 def _plug_in(state: State) -> Potentials:
@@ -187,13 +206,13 @@ def bic(state: State, x: ArrayLike) -> Float[Array, ""]:
         >>> bool(jaxgmm.bic(state, x) > jaxgmm.aic(state, x))
         True
     """
-    x = _samples(state, x)
+    x = check_fitted_samples(state, x)
     return -2 * _log_likelihood(state, x) + state.posterior.n_parameters * math.log(x.shape[0])
 
 
 def aic(state: State, x: ArrayLike) -> Float[Array, ""]:
     """Akaike's information criterion ``-2 loglik + 2 df`` (Akaike 1974); smaller is better."""
-    x = _samples(state, x)
+    x = check_fitted_samples(state, x)
     return -2 * _log_likelihood(state, x) + 2 * state.posterior.n_parameters
 
 
@@ -202,7 +221,7 @@ def icl(state: State, x: ArrayLike) -> Float[Array, ""]:
 
     Biernacki, Celeux & Govaert 2000, with the most probable assignment, as mclust has it.
     """
-    x = _samples(state, x)
+    x = check_fitted_samples(state, x)
     return bic(state, x) - 2 * _log_assignment(state, x)
 
 

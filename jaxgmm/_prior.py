@@ -1,6 +1,6 @@
 """The model is its prior; prior and posterior are one type."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,13 @@ from jaxgmm._families import FAMILIES, WEIGHTS, Components, KnownCovariance, Wei
 from jaxgmm._pytree import pytree, replace
 from jaxgmm._stats import Stats, reorder
 from jaxgmm._validate import check_choice, check_covariance, check_positive_int, check_samples
+
+# Fields of a family of its own are no part of the protocols: type checkers let them through, and
+# the tests check the protocols.
+if TYPE_CHECKING:
+    AnyWeights = AnyComponents = Any
+else:
+    AnyWeights, AnyComponents = Weights, Components
 
 
 @pytree
@@ -38,8 +45,8 @@ class Prior:
         (3, 2)
     """
 
-    weights: Weights
-    components: Components
+    weights: AnyWeights
+    components: AnyComponents
 
     @property
     def n_components(self) -> int:
@@ -109,11 +116,12 @@ def sort_by_mass(prior: Prior, stats: Stats, current: Prior) -> tuple[Stats, Pri
     return reorder(stats, order), replace(current, components=components)
 
 
-def interpolate(a: Prior, b: Prior, rho: Array) -> Prior:
+def interpolate(a: Prior, b: Prior, rho: ArrayLike) -> Prior:
     """``(1 - rho) a + rho b`` in natural parameters: a natural-gradient step towards ``b``.
 
     Hoffman et al. 2013, eq. 15; always a valid distribution for ``0 <= rho <= 1``.
     """
+    rho = jnp.asarray(rho, a.dtype)
     return Prior(a.weights.interpolate(b.weights, rho), a.components.interpolate(b.components, rho))
 
 

@@ -1,5 +1,6 @@
 """Start points: where a lane begins."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,10 +18,13 @@ from jaxgmm._state import State, state_potentials
 from jaxgmm._stats import Stats
 from jaxgmm._validate import check_covariance, check_leaves_finite, check_simplex, is_traced
 
-STARTS = ("k-means++", "random_points", "random_responsibilities")
+STARTS = ("k-means++", "k-means", "random_points", "random_responsibilities")
 
 # Seeds are drawn from at most this many random rows; every row is assigned afterwards.
 _SEED_ROWS = 16384
+
+# Lloyd's iterations of a k-means start: the first few do most of what k-means can do.
+_LLOYD_ITERATIONS = 10
 
 
 def initial_posterior(
@@ -46,7 +50,10 @@ def initial_posterior(
             k = prior.n_components
             stats = random_stats(key, data.x, k, sample_weight=weight, structure=kind)
         else:
-            points = seeds(key, data, prior.n_components, spread=start == "k-means++")
+            spread = start != "random_points"
+            points = seeds(key, data, prior.n_components, spread=spread)
+            if start == "k-means":
+                points = lloyd(jax.random.fold_in(key, 1), data, points)
             stats = _nearest(data, points, kind)
         return update(weak, stats, mode=mode)
     (name, value), *_ = start.items()
@@ -108,26 +115,29 @@ def seeds(key: Array, data: Data, n_components: int, *, spread: bool) -> Float[A
     """K rows of the data: by k-means++ (Arthur & Vassilvitskii 2007) if ``spread``, or at random.
 
     Distances are in units of each feature's standard deviation. With many rows the seeds are
-    drawn from a random subset of them. A row's chance is proportional to its weight.
+    drawn from a random subset of them. A row's chance is proportional to its weight. Each seed is
+    the best of ``2 + log K`` candidates (the greedy variant, their section 5): the one that leaves
+    the least sum of squared distances.
     """
     rows_key, first_key, key = jax.random.split(key, 3)
-    n_samples = data.x.shape[0]
-    x, weight = data.x, data.weight
-    if n_samples > _SEED_ROWS:
-        chosen = jax.random.randint(rows_key, (_SEED_ROWS,), 0, n_samples)
-        x, weight = x[chosen], None if weight is None else weight[chosen]
+    x, weight = _some_rows(rows_key, data)
     log_weight = jnp.zeros((x.shape[0],), x.dtype) if weight is None else jnp.log(weight)
     if not spread:
         # Gumbel top-k: without replacement, with chances proportional to the weights
         noise = jax.random.gumbel(first_key, log_weight.shape, x.dtype)
         return x[lax.top_k(log_weight + noise, n_components)[1]]
     scaled = x / _unit(data.x)
+    candidates = 2 + int(math.log(n_components))
 
     def choose(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         index, distance = carry
         chance = jnp.where(distance > 0, jnp.log(jnp.where(distance > 0, distance, 1)), -jnp.inf)
-        row = jax.random.categorical(jax.random.fold_in(key, i), chance + log_weight)
-        return index.at[i].set(row), jnp.minimum(distance, gap(row))
+        rows = jax.random.categorical(
+            jax.random.fold_in(key, i), chance + log_weight, shape=(candidates,)
+        )
+        left = jnp.minimum(distance, jax.vmap(gap)(rows))
+        best = jnp.argmin(jnp.sum(left if weight is None else left * weight, axis=-1))
+        return index.at[i].set(rows[best]), left[best]
 
     def gap(row: Array) -> Array:
         return jnp.sum((scaled - scaled[row]) ** 2, axis=-1)
@@ -136,6 +146,32 @@ def seeds(key: Array, data: Data, n_components: int, *, spread: bool) -> Float[A
     index = jnp.full((n_components,), first)
     index, _ = lax.fori_loop(1, n_components, choose, (index, gap(first)))
     return x[index]
+
+
+def lloyd(key: Array, data: Data, points: Float[Array, "K D"]) -> Float[Array, "K D"]:
+    """The points after some of Lloyd's (1982) k-means iterations, on a subset of many rows.
+
+    Distances are in units of each feature's standard deviation; a point that is nearest to no row
+    stays where it is.
+    """
+    x, weight = _some_rows(key, data)
+    unit = _unit(data.x)
+
+    def iterate(_: Array, points: Array) -> Array:
+        # the spherical structure: scatters are not looked at, and these are the least of them
+        stats = nearest_stats(x, points, unit, sample_weight=weight, structure="spherical")
+        return jnp.where(stats.count[:, None] > 0, stats.mean, points)
+
+    return lax.fori_loop(0, _LLOYD_ITERATIONS, iterate, points)
+
+
+def _some_rows(key: Array, data: Data) -> tuple[Array, Array | None]:
+    """Rows and weights: all of them, or of very many a random subset with replacement."""
+    x, weight = data.x, data.weight
+    if x.shape[0] <= _SEED_ROWS:
+        return x, weight
+    chosen = jax.random.randint(key, (_SEED_ROWS,), 0, x.shape[0])
+    return x[chosen], None if weight is None else weight[chosen]
 
 
 _GIVEN = ("responsibilities", "labels", "means", "parameters", "posterior", "state")

@@ -6,18 +6,16 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float
 
 from jaxgmm._estep import Data, log_evidence_on
-from jaxgmm._kernel import single
 from jaxgmm._natural import NaturalGradient, NaturalSVI
-from jaxgmm._potentials import Potentials
 from jaxgmm._prior import Prior
 from jaxgmm._pytree import pytree, replace, static
 from jaxgmm._starts import posterior_at
 from jaxgmm._state import State, initial_state
-from jaxgmm._stochastic import Memory, Stochastic, empty_trace
+from jaxgmm._stochastic import Memory, Stochastic, averaging_weight, empty_trace
 from jaxgmm._unconstrained import (
     constrain,
     forward,
@@ -26,11 +24,26 @@ from jaxgmm._unconstrained import (
     point_transforms,
     unconstrain,
 )
-from jaxgmm._validate import check_choice, check_positive_int, check_prior, check_proper
-from jaxgmm._views import sampled_potentials, view_penalty, view_potentials
+from jaxgmm._validate import (
+    check_choice,
+    check_has_mode,
+    check_positive_int,
+    check_prior,
+    check_proper,
+)
+from jaxgmm._views import (
+    Draw,
+    draw,
+    kl_divergence,
+    log_density,
+    view_penalty,
+    view_potentials,
+)
 
 View = Literal["sample", "expectation", "mode"]
 VIEWS: tuple[View, ...] = ("sample", "expectation", "mode")
+Divergence = Literal["closed_form", "sampled", "sticking_the_landing"]
+DIVERGENCES: tuple[Divergence, ...] = ("closed_form", "sampled", "sticking_the_landing")
 
 
 @pytree
@@ -43,6 +56,8 @@ class SVI(Stochastic):
     batch_size: int | None = static()
     objective_view: View = static()
     n_draws: int = static()
+    divergence: Divergence = static()
+    average: bool = static()
 
     name = "SVI"
 
@@ -66,6 +81,7 @@ class SVI(Stochastic):
             trace=empty_trace(self.prior.dtype),
             coordinates=coordinates,
             optimizer_state=self.transformation().init(coordinates),
+            average=coordinates if self.average else (),
         )
         return initial_state(self.prior, posterior, self.view, memory=memory)
 
@@ -91,21 +107,41 @@ class SVI(Stochastic):
             )
         maps = self._point_maps()
         point = {name: forward(t, coordinates[name]) for name, t in maps.items()}
-        covariances = point.get("covariances", self.prior.components.covariances(mode=True))
-        parameters = (point["weights"], point["means"], covariances)
+        if "weights" not in point:
+            point["weights"] = jnp.exp(self.prior.weights.mode())
+        if "covariances" not in point:
+            point["covariances"] = self.prior.components.covariances(mode=True)
+        parameters = (point["weights"], point["means"], point["covariances"])
         return posterior_at(self.prior, parameters, total, mode=True)
 
     def _point_maps(self) -> dict[str, Any]:
-        return point_transforms(self.prior.components.covariance_name == "known")
+        # a coordinate that the objective does not depend on would drift: Adam rescales rounding
+        known = {
+            "weights": not self.prior.weights.transforms(),
+            "covariances": self.prior.components.covariance_name == "known",
+        }
+        return {name: t for name, t in point_transforms().items() if not known.get(name, False)}
 
     # --- one iteration ---
 
-    def draws(self, key: Array, q: Prior) -> Potentials:
-        """Potentials to average over, with a leading axis of draws."""
-        if self.objective_view == "sample":
-            keys = jax.random.split(key, self.n_draws)
-            return jax.vmap(sampled_potentials, (0, None))(keys, q)
-        return single(view_potentials(self.view, q))
+    def bound(self, key: Array, q: Prior, data: Data) -> Array:
+        """The objective at ``q``, estimated from draws in the sample view."""
+        if self.objective_view != "sample":
+            evidence = log_evidence_on(data, view_potentials(self.view, q))
+            return data.scale * evidence - view_penalty(self.view, q, self.prior)
+        draws = jax.vmap(draw, (0, None))(jax.random.split(key, self.n_draws), q)
+        potentials = jax.vmap(Draw.potentials)(draws)
+        evidence = jnp.mean(jax.vmap(log_evidence_on, (None, 0))(data, potentials))
+        return data.scale * evidence - self.penalty(q, draws)
+
+    def penalty(self, q: Prior, draws: Draw) -> Array:
+        """``KL(q || prior)``, or the mean of ``log q - log prior`` at draws."""
+        if self.divergence == "closed_form":
+            return kl_divergence(q, self.prior)
+        if self.divergence == "sticking_the_landing":
+            q = lax.stop_gradient(q)
+        ratio = jax.vmap(log_density, (None, 0))
+        return jnp.mean(ratio(q, draws) - ratio(self.prior, draws))
 
     def advance(self, state: State, data: Data) -> State:
         memory = state.memory
@@ -113,9 +149,7 @@ class SVI(Stochastic):
 
         def loss(coordinates: Any) -> tuple[Array, tuple[Array, Prior]]:
             q = self.posterior(coordinates, data.total)
-            evidence = jax.vmap(log_evidence_on, (None, 0))(data, self.draws(key, q))
-            penalty = view_penalty(self.view, q, self.prior)
-            objective = data.scale * jnp.mean(evidence) - penalty
+            objective = self.bound(key, q, data)
             return -objective / data.total, (objective, q)
 
         gradient, (objective, q) = jax.grad(loss, has_aux=True)(memory.coordinates)
@@ -124,6 +158,13 @@ class SVI(Stochastic):
                 gradient, memory.optimizer_state, memory.coordinates
             )
         coordinates = jax.tree.map(lambda a, b: a + b.astype(a.dtype), memory.coordinates, updates)
+        if self.average:
+            share = averaging_weight(state.n_iter, self.prior.dtype)
+            average = jax.tree.map(
+                lambda a, b: a + share * (b - a), memory.average, memory.coordinates
+            )
+            memory = replace(memory, average=average)
+            q = self.posterior(average, data.total)
         memory = replace(memory, coordinates=coordinates, optimizer_state=optimizer_state)
         # q is where the objective was measured; the memory holds where it will be measured next
         return replace(state, posterior=q, objective=objective, memory=memory)
@@ -154,9 +195,11 @@ def svi(
     optimizer: Any,
     batch_size: int | None = None,
     *,
-    learning_rate: float | None = None,
+    learning_rate: float | Callable[[Array], Array] | None = None,
     view: View | None = None,
     n_draws: int = 1,
+    divergence: Divergence = "closed_form",
+    average: bool = False,
 ) -> SVI | NaturalSVI:
     """Stochastic inference: gradient steps by optax, or natural-gradient steps, on minibatches.
 
@@ -173,23 +216,37 @@ def svi(
     stepwise EM (Cappe & Moulines 2009).
 
     Minibatches are shuffled on the device in every epoch, the lanes of a fit share them, and the
-    batch's term is scaled by N over its own number of rows, a short last batch included.
+    batch's term is scaled by N over its own number of rows, a short last batch included. A noisy
+    objective is reported as an average over about a hundred iterations, and a lane has converged
+    only when the rise of its means over ever longer windows is within ``tol`` by two standard
+    errors; where the noise hides the rise, it ends with MAX_ITERATIONS.
 
     Args:
-        prior: the model; proper, save in the mode view.
+        prior: the model; proper, save in the mode view or with ``divergence="sampled"``.
         optimizer: an optax transformation such as ``optax.adam(1e-2)``; or, with
             ``learning_rate``, what makes one from a learning rate, such as ``optax.adam`` or
             ``functools.partial(optax.adam, b1=0.8)``; or `natural_gradient`.
         batch_size: rows in a minibatch; None looks at all of them in every iteration.
-        learning_rate: traced, so that another one does not recompile (a transformation made
-            beforehand does).
+        learning_rate: a number is traced, so that another one does not recompile (a
+            transformation made beforehand does); or an optax schedule, a function of the
+            iteration, such as ``optax.cosine_decay_schedule(0.05, 2000)``.
         view: ``"sample"`` by default; ``"expectation"`` by default for natural gradients, which
             have no sample view.
         n_draws: draws of the parameters per iteration, in the sample view.
+        divergence: of q from the prior, in the sample view: ``"closed_form"``; ``"sampled"``, the
+            mean of ``log q - log prior`` at the draws, which an improper prior has too (it then
+            counts without a constant, and so does the objective); or
+            ``"sticking_the_landing"``, the same with the gradient through the draws alone, whose
+            variance vanishes where q is the exact posterior (Roeder, Wu & Duvenaud 2017).
+        average: whether the estimate is the running average of the iterates rather than the last
+            one (Polyak & Juditsky 1992), with weights that forget the start (Shamir & Zhang 2013):
+            in unconstrained coordinates, or in natural parameters for natural gradients. The
+            objective stays that of the iterates; `elbo` and `sampled_elbo` give the average's.
 
     Raises:
-        ValueError: for an improper prior where the bound needs a proper one, an unknown view, an
-            optimiser that is none, ``batch_size < 1`` or ``n_draws < 1``.
+        ValueError: for an improper prior where the bound needs a proper one, weights without a
+            mode in the mode view, an unknown view or divergence, a divergence that the view does
+            not have, an optimiser that is none, ``batch_size < 1`` or ``n_draws < 1``.
 
     Example:
         >>> import jax, jaxgmm, optax
@@ -208,12 +265,21 @@ def svi(
     natural = isinstance(optimizer, NaturalGradient)
     view = view or ("expectation" if natural else "sample")
     check_choice("view", view, VIEWS[1:] if natural else VIEWS)
-    if view != "mode":
-        check_proper(prior, "SVI")
+    check_choice("divergence", divergence, DIVERGENCES)
+    if divergence != "closed_form" and view != "sample":
+        raise ValueError(
+            f"divergence={divergence!r} is of draws, which the {view} view has none of; leave it "
+            'out, or use view="sample" with an optax optimiser.'
+        )
+    if view == "mode":
+        check_has_mode(prior, "the mode view")
+    elif divergence == "closed_form":
+        check_proper(prior, "SVI", 'or the sample view with divergence="sampled"')
     if natural:
         if learning_rate is not None:
             raise ValueError("give natural_gradient its step size itself, not learning_rate=.")
-        return NaturalSVI(prior, optimizer, batch_size, view)
+        return NaturalSVI(prior, optimizer, batch_size, view, average)
+    rate = None
     if learning_rate is None:
         if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
             raise ValueError(
@@ -221,11 +287,13 @@ def svi(
                 f"jaxgmm.natural_gradient(), but it is {optimizer!r}; to pass what makes one, "
                 "such as optax.adam, give learning_rate= too."
             )
-        return SVI(prior, None, optimizer, batch_size, view, n_draws)
-    if not callable(optimizer):
+    elif not callable(optimizer):
         raise ValueError(
             "with learning_rate=, optimizer must make a transformation from a learning rate, such "
             f"as optax.adam, but it is {optimizer!r}."
         )
-    rate = jnp.asarray(learning_rate, prior.dtype)
-    return SVI(prior, rate, _Factory(optimizer), batch_size, view, n_draws)
+    elif callable(learning_rate):
+        optimizer = optimizer(learning_rate)
+    else:
+        rate, optimizer = jnp.asarray(learning_rate, prior.dtype), _Factory(optimizer)
+    return SVI(prior, rate, optimizer, batch_size, view, n_draws, divergence, average)

@@ -61,12 +61,15 @@ def constrain(node: Any, coordinates: dict[str, Array]) -> Any:
     return replace(node, **fields)
 
 
-def point_transforms(covariance_is_known: bool) -> dict[str, Any]:
+def point_transforms() -> dict[str, Any]:
     """Bijections for a point estimate: weights (K,), means (K, D), covariances (K, D, D)."""
     from numpyro.distributions import biject_to, constraints
 
-    maps = {"weights": biject_to(constraints.simplex), "means": biject_to(constraints.real_matrix)}
-    return maps if covariance_is_known else {**maps, "covariances": CovarianceMap()}
+    return {
+        "weights": biject_to(constraints.simplex),
+        "means": biject_to(constraints.real_matrix),
+        "covariances": CovarianceMap(),
+    }
 
 
 def interior(weights: Array) -> Array:

@@ -197,13 +197,33 @@ def check_leaves_finite(what: str, tree: Any) -> None:
             raise ValueError(f"{what} has NaN or infinity in {jax.tree_util.keystr(path)[1:]}.")
 
 
-def check_proper(prior: Any, algorithm: str) -> None:
+def check_proper(prior: Any, algorithm: str, otherwise: str = "") -> None:
     """Refuse an improper prior where the bound needs a proper one."""
     if not is_traced(prior) and not holds(prior.is_proper):
+        hint = f", {otherwise}" if otherwise else ""
         raise ValueError(
             f"{algorithm} needs a proper prior (positive concentration and mean_precision, "
             "degrees_of_freedom above D - 1), but this one is improper; use "
-            "jaxgmm.default_prior(x, n_components), or jaxgmm.em for maximum likelihood."
+            f"jaxgmm.default_prior(x, n_components), jaxgmm.em for maximum likelihood{hint}."
+        )
+
+
+def check_has_mode(prior: Any, algorithm: str) -> None:
+    """Refuse weights whose posterior density is unbounded where a point estimate is asked for."""
+    if not is_traced(prior) and not holds(prior.weights.has_mode):
+        raise ValueError(
+            f"{algorithm} needs weights whose posterior has a mode (concentration, or alpha and "
+            f"beta, of at least 1), but they are {prior.weights}; use jaxgmm.cavi, or jaxgmm.svi "
+            "in another view, for sparse weights."
+        )
+
+
+def check_posterior(state: Any, what: str) -> None:
+    """Refuse the state of a point estimate where a posterior is asked for."""
+    if state.view == "mode":
+        raise ValueError(
+            f"{what} needs a posterior, but this state is a point estimate; fit it with "
+            "jaxgmm.cavi or jaxgmm.svi."
         )
 
 

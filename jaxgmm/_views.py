@@ -3,6 +3,8 @@
 The view and the update are all that distinguishes one algorithm from another.
 """
 
+from typing import NamedTuple
+
 import jax
 from jax import Array
 from jaxtyping import Float
@@ -35,10 +37,33 @@ def expected_potentials(q: Prior) -> Potentials:
     return add_log_weights(q.components.expectation(), q.weights.expectation())
 
 
+class Draw(NamedTuple):
+    """One draw of all the parameters: the components' potentials, without weights, and theirs."""
+
+    components: Potentials
+    log_weights: Float[Array, " K"]
+
+    def potentials(self) -> Potentials:
+        return add_log_weights(self.components, self.log_weights)
+
+
+def draw(key: Array, q: Prior) -> Draw:
+    """A reparameterised draw of the parameters, differentiable in ``q``."""
+    weights_key, components_key = jax.random.split(key)
+    return Draw(q.components.sample(components_key), q.weights.sample(weights_key))
+
+
+def log_density(q: Prior, point: Draw) -> Float[Array, ""]:
+    """log q(pi, mu, Sigma) at a draw, up to a constant that is the same for all of one family.
+
+    The base measure is that of `log_prior`, so that differences are log density ratios.
+    """
+    return q.weights.log_prior(point.log_weights) + q.components.log_prior(point.components)
+
+
 def sampled_potentials(key: Array, q: Prior) -> Potentials:
     """Potentials at one reparameterised draw of the parameters, differentiable in ``q``."""
-    weights_key, components_key = jax.random.split(key)
-    return add_log_weights(q.components.sample(components_key), q.weights.sample(weights_key))
+    return draw(key, q).potentials()
 
 
 def gaussian_cross_entropy(x: Float[Array, "N D"], q: Prior) -> Float[Array, "N K"]:

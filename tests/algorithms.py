@@ -1,4 +1,4 @@
-"""The table of algorithm x family x dtype that the contract tests go through."""
+"""The table of algorithm x family x weights x dtype that the contract tests go through."""
 
 import functools
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from jax import Array
 
 import jaxgmm
 from jaxgmm import Algorithm, Prior, State
+from jaxgmm._prior import data_covariance
 
 N, D, K, R = 90, 2, 3, 4
 BATCH = 25  # the last batch of an epoch is short
@@ -28,8 +29,7 @@ class Kind(NamedTuple):
         proper: whether it needs a proper prior.
         monotone: whether the objective never goes down.
         exact: whether the objective is that of all the data, with the best responsibilities.
-        permutes: whether its coordinates treat the components alike; stick-breaking weights and
-            random draws do not.
+        permutes: whether its coordinates treat the components alike; random draws do not.
         scales: whether the data's units cancel; the steps of Adam have units of their own.
     """
 
@@ -41,9 +41,9 @@ class Kind(NamedTuple):
     scales: bool = True
 
 
-def adam(view: Any, batch_size: int | None = None) -> Callable[[Prior], Algorithm]:
+def adam(view: Any, batch_size: int | None = None, **given: Any) -> Callable[[Prior], Algorithm]:
     return lambda prior: jaxgmm.svi(
-        prior, optax.adam, batch_size, learning_rate=0.05, view=view, n_draws=2
+        prior, optax.adam, batch_size, learning_rate=0.05, view=view, n_draws=2, **given
     )
 
 
@@ -56,12 +56,41 @@ KINDS = {
     "map": Kind(jaxgmm.em, monotone=True),
     "cavi": Kind(jaxgmm.cavi, monotone=True),
     "svi sample": Kind(adam("sample", BATCH), permutes=False, scales=False),
+    "svi landing": Kind(
+        adam("sample", BATCH, divergence="sticking_the_landing", average=True),
+        permutes=False,
+        scales=False,
+    ),
     "svi expectation": Kind(adam("expectation"), exact=True, scales=False),
     "svi mode": Kind(adam("mode"), proper=False, exact=True, permutes=False, scales=False),
     "natural expectation": Kind(natural("expectation", 0.5, BATCH)),
     "natural mode": Kind(natural("mode", 0.5), proper=False),
 }
-COVARIANCES = ("full", "known")
+FAMILIES: dict[str, Any] = {
+    "full": jaxgmm.NormalWishart,
+    "known": jaxgmm.KnownCovariance,
+    "tied": jaxgmm.TiedNormalWishart,
+    "diag": jaxgmm.NormalGamma,
+    "spherical": jaxgmm.SphericalNormalGamma,
+    "independent diag": jaxgmm.IndependentNormalGamma,
+    "independent spherical": jaxgmm.IndependentNormalGamma,
+}
+WEIGHTS: dict[str, Callable[[Any], Any]] = {
+    "dirichlet": lambda dtype: jaxgmm.Dirichlet(jnp.ones(K, dtype)),
+    "sparse": lambda dtype: jaxgmm.Dirichlet(jnp.full(K, 0.01, dtype)),
+    "dirichlet process": lambda dtype: jaxgmm.StickBreaking.dirichlet_process(K, 1.5, dtype),
+    "pitman-yor": lambda dtype: jaxgmm.StickBreaking.pitman_yor(K, 0.25, 1.5, dtype),
+    "fixed": lambda dtype: jaxgmm.FixedWeights(jnp.asarray([0.4, 0.35, 0.25], dtype)),
+}
+# Weights whose posterior has no mode for a point estimate to be
+MODELESS = ("sparse", "pitman-yor")
+ROWS = [
+    (kind, family, weights)
+    for family in FAMILIES
+    for weights in WEIGHTS
+    for kind in KINDS
+    if weights not in MODELESS or kind not in ("em", "map", "svi mode", "natural mode")
+]
 
 
 def those(**laws: bool) -> list[str]:
@@ -74,18 +103,21 @@ def data(dtype: str) -> Array:
     return clusters(dtype, N)
 
 
-def covariance_of(name: str, dtype: str) -> Any:
-    return jnp.asarray(KNOWN, dtype) if name == "known" else name
+def components(family: str, dtype: str, *, proper: bool) -> Any:
+    """The default prior of a family, or the flat one."""
+    known = jnp.asarray(KNOWN, dtype)
+    kind, spherical = FAMILIES[family], {"spherical": True} if " spherical" in family else {}
+    if not proper:
+        return kind.flat(K, known) if family == "known" else kind.flat(K, D, dtype, **spherical)
+    spread = known if family == "known" else data_covariance(data(dtype))
+    return kind.default(data(dtype).mean(0), spread, K, **spherical)
 
 
 @functools.cache
-def build(kind: str, covariance: str, dtype: str) -> Algorithm:
+def build(kind: str, family: str, weights: str, dtype: str) -> Algorithm:
     """The algorithm of one row of the table."""
-    given = covariance_of(covariance, dtype)
-    if KINDS[kind].proper:
-        prior = jaxgmm.default_prior(data(dtype), K, given)
-    else:
-        prior = jaxgmm.flat_prior(K, D, given, dtype)
+    proper = KINDS[kind].proper
+    prior = Prior(WEIGHTS[weights](dtype), components(family, dtype, proper=proper))
     return KINDS[kind].make(prior)
 
 
@@ -125,9 +157,9 @@ def with_shared_order(states: State) -> State:
     return replace(states, memory=replace(memory, order_key=order))
 
 
-def begin(kind: str, covariance: str, dtype: str) -> tuple[Algorithm, State, Array]:
+def begin(kind: str, family: str, weights: str, dtype: str) -> tuple[Algorithm, State, Array]:
     """The algorithm, its R lanes at the start, and the data."""
-    algorithm, x = build(kind, covariance, dtype), data(dtype)
+    algorithm, x = build(kind, family, weights, dtype), data(dtype)
     return algorithm, with_shared_order(start(algorithm, keys(), x)), x
 
 
@@ -147,39 +179,54 @@ def assert_trees_close(a: Any, b: Any, rtol: float, atol: float = 0) -> None:
             assert bool(jnp.all(u == v))
 
 
+# The power of length in the units of each field
+UNITS = {"scale": 2, "covariance": 2, "rate": 2, "precision": -2}
+
+
 def move(prior: Prior, scale: float, shift: Array) -> Prior:
     """The prior, or posterior, of ``scale * x + shift``."""
     components = prior.components
     changes: dict[str, Any] = {"mean": scale * components.mean + shift}
-    for name in ("scale", "covariance"):
+    for name, power in UNITS.items():
         if hasattr(components, name):
-            changes[name] = scale**2 * getattr(components, name)
+            changes[name] = scale**power * getattr(components, name)
     return replace(prior, components=replace(components, **changes))
+
+
+def permute_fields(node: Any, fields: dict[str, Any], order: Array) -> dict[str, Any]:
+    """Fields of the weights or the components, in every lane, with components in another order."""
+    shapes = node.expected_shapes()
+    return {
+        name: value[:, order] if shapes[name][:1] == (K,) else value
+        for name, value in fields.items()
+    }
 
 
 def permute(posterior: Prior, order: Array) -> Prior:
     """The components in another order, in every lane."""
-    components = posterior.components
-    changes = {
-        name: getattr(components, name)[:, order]
-        for name, shape in components.expected_shapes().items()
-        if len(shape) > 0 and shape[0] == K
-    }
-    weights = posterior.weights
-    return replace(
-        posterior,
-        weights=replace(weights, concentration=weights.concentration[:, order]),
-        components=replace(components, **changes),
-    )
+
+    def moved(node: Any) -> Any:
+        # the shapes of a single lane, of which the tree here holds R
+        single = lane(node, 0)
+        fields = {name: getattr(node, name) for name in single.expected_shapes()}
+        return replace(node, **permute_fields(single, fields, order))
+
+    return Prior(moved(posterior.weights), moved(posterior.components))
 
 
 def permute_state(states: State, order: Array) -> State:
     """The lanes with their components in another order, unconstrained coordinates included."""
-    states = replace(states, posterior=permute(states.posterior, order))
-    if not hasattr(states.memory, "coordinates"):
-        return states
-    coordinates = jax.tree.map(lambda a: a[:, order], states.memory.coordinates)
-    return replace(states, memory=replace(states.memory, coordinates=coordinates))
+    posterior = permute(states.posterior, order)
+    memory = states.memory
+    coordinates = getattr(memory, "coordinates", ())
+    if coordinates:
+        single = lane(states.posterior, 0)
+        moved = {
+            part: permute_fields(getattr(single, part), coordinates[part], order)
+            for part in ("weights", "components")
+        }
+        memory = replace(memory, coordinates=moved)
+    return replace(states, posterior=posterior, memory=memory)
 
 
 def without_memory(state: State) -> State:
@@ -191,6 +238,7 @@ def elbos(states: State, x: Array) -> Array:
     return jax.vmap(jaxgmm.elbo, (0, None))(without_memory(states), x)
 
 
-def all_programs(covariance: str, dtype: str) -> dict[str, Algorithm]:
+def all_programs(family: str, weights: str, dtype: str) -> dict[str, Algorithm]:
     """One algorithm for each program of the table: MAP runs that of maximum likelihood."""
-    return {kind: build(kind, covariance, dtype) for kind in KINDS if kind != "map"}
+    rows = [kind for kind, *row in ROWS if row == [family, weights] and kind != "map"]
+    return {kind: build(kind, family, weights, dtype) for kind in rows}

@@ -5,10 +5,15 @@ is silently float64 is an error here. Annotations are checked when a function is
 """
 
 import os
-from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+# The suite compiles for most of its time, and runs what it compiled once or twice: so it compiles
+# with few optimisations, here and below. XLA_FLAGS= turns this one off. The examples, which it runs
+# as a user does, have all of them.
+if version("jaxlib").startswith("0.10."):  # later ones do not know the flag
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # workers may share a GPU
 os.environ.setdefault("MPLBACKEND", "Agg")
 # each worker is a process: OpenBLAS's threads would wait for one another on the same cores
@@ -16,6 +21,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 
+jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "allow")
@@ -42,13 +48,29 @@ class Tolerance(NamedTuple):
 TOLERANCE = {"float32": Tolerance(2e-5, 2e-3), "float64": Tolerance(1e-11, 1e-8)}
 
 
-# Rows of the contract table that run by default; the others are marked slow. Compiling their
-# programs takes minutes, and they differ from these in the dtype or in one family only.
+# Rows of the contract table that run by default, besides those of every algorithm with full
+# covariances in float64: every family and every kind of weights is in one. The others are marked
+# slow, since compiling all their programs takes hours of a core.
 DEFAULT_ROWS = {
-    ("float64", "full"): None,  # every algorithm
-    ("float64", "known"): {"cavi", "natural mode"},
-    ("float32", "full"): {"map", "cavi"},
-    ("float32", "known"): set(),
+    ("float64", "cavi", "known", "dirichlet"),
+    ("float64", "cavi", "tied", "dirichlet process"),
+    ("float64", "cavi", "independent diag", "pitman-yor"),
+    ("float64", "map", "diag", "fixed"),
+    ("float64", "em", "independent spherical", "dirichlet process"),
+    ("float64", "natural expectation", "spherical", "sparse"),
+    ("float64", "natural mode", "known", "fixed"),
+    ("float64", "svi expectation", "independent spherical", "sparse"),
+    ("float64", "svi mode", "tied", "fixed"),
+    ("float64", "svi landing", "diag", "pitman-yor"),
+    ("float32", "map", "full", "dirichlet"),
+    ("float32", "cavi", "full", "dirichlet"),
+}
+# Models of the other tests that go through all of them
+DEFAULT_MODELS = {
+    ("full", "dirichlet"),
+    ("diag", "pitman-yor"),
+    ("tied", "fixed"),
+    ("independent spherical", "dirichlet"),
 }
 
 
@@ -58,11 +80,13 @@ def is_slow(item: pytest.Item) -> bool:
         return False
     values = parameters.params
     if item.path.name == "test_contract.py":
-        row = (values.get("dtype", "float64"), values.get("covariance"))
-        kinds = DEFAULT_ROWS[row]
-        if "warm_start" in item.name and values.get("kind") != "cavi":
-            return True  # each of these compiles every algorithm
-        return kinds is not None and values.get("kind") not in kinds
+        if "kind" not in values:  # compiles every algorithm
+            return (values["family"], values["weights"]) != ("known", "dirichlet")
+        row = (values.get("dtype", "float64"), *(values[n] for n in ("kind", "family", "weights")))
+        every_kind = row[::2] == ("float64", "full") and row[3] == "dirichlet"
+        return not every_kind and row not in DEFAULT_ROWS
+    if item.path.name == "test_evidence.py" and "family" in values:
+        return (values["family"], values.get("weights", "dirichlet")) not in DEFAULT_MODELS
     if item.path.name == "test_lowering.py":
         return values.get("covariance") == "known" and values.get("name") != "cavi"
     if item.path.name == "test_estep.py":
@@ -70,11 +94,26 @@ def is_slow(item: pytest.Item) -> bool:
     return False
 
 
+# Rows of one program: they differ in the numbers of the prior only
+SAME_PROGRAM = {"sparse": "dirichlet", "pitman-yor": "dirichlet process", "map": "em"}
+
+
+def program_of(item: pytest.Item) -> tuple[str, ...]:
+    """What the programs of a test of the table depend on: tests that share them run in a row."""
+    parameters = getattr(item, "callspec", None)
+    if parameters is None or "family" not in parameters.params:
+        return ()
+    values = parameters.params
+    names = (values.get(name, "float64") for name in ("dtype", "family", "weights", "kind"))
+    return tuple(SAME_PROGRAM.get(name, name) for name in names)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if is_slow(item):
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: (str(item.path), program_of(item)))
 
 
 @pytest.fixture(params=["float32", "float64"])
@@ -82,11 +121,16 @@ def dtype(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(scope="module", autouse=True)
-def forget_programs() -> Iterator[None]:
-    """Release a module's compiled programs: a process may map only so much memory."""
-    yield
-    jax.clear_caches()
+_last: list[tuple[str, ...]] = []
+
+
+@pytest.fixture(autouse=True)
+def forget_programs(request: pytest.FixtureRequest) -> None:
+    """Release compiled programs that no other test will use: a process maps only so much memory."""
+    current = (request.node.path.name, *program_of(request.node))
+    if _last != [current]:
+        jax.clear_caches()
+        _last[:] = [current]
 
 
 @pytest.fixture

@@ -84,7 +84,10 @@ OPTIONS = {
     "max_iter a float": ({"max_iter": 10.5}, "max_iter must be an integer"),
     "n_restarts": ({"n_restarts": 0}, "n_restarts must be an integer of at least 1"),
     "n_restarts a bool": ({"n_restarts": True}, "n_restarts must be an integer"),
-    "init": ({"init": "kmeans"}, r"'kmeans' is not known.*'k-means\+\+', 'random_points'"),
+    "init": (
+        {"init": "kmeans"},
+        r"'kmeans' is not known.*'k-means\+\+', 'k-means', 'random_points'",
+    ),
     "init of a number": ({"init": 3}, "a start must be one of"),
     "init of an unknown name": ({"init": {"centres": x[:3]}}, r"means=.*posterior="),
     "init of two": ({"init": {"means": x[:3], "labels": jnp.zeros(40, int)}}, "exactly one"),

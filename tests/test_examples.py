@@ -16,7 +16,7 @@ NUMBER = r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
 def run_example(name: str, picture: Path, *arguments: str) -> str:
     """Run it as a user does, with warnings as errors, and return what it printed."""
     command = [sys.executable, "-W", "error", str(EXAMPLES / name), "--output", str(picture)]
-    environment = os.environ | {"MPLBACKEND": "Agg"}
+    environment = os.environ | {"MPLBACKEND": "Agg", "XLA_FLAGS": ""}  # see conftest.py
     done = subprocess.run(
         [*command, *arguments], capture_output=True, text=True, env=environment, timeout=600
     )
@@ -136,3 +136,53 @@ def test_system3_briefly(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_system3_as_published(tmp_path: Path) -> None:
     check_system3(run_example("system3_gradient_em.py", tmp_path / "picture.png"), 1e-4)
+
+
+def test_system4(tmp_path: Path) -> None:
+    text = run_example("system4_svi.py", tmp_path / "picture.png")
+    for name in ("last iterate", "averaged"):
+        assert numbers(text, f"{name}: lanes that found both") == [64, 64]
+        assert numbers(text, f"{name}: best lane's means") == pytest.approx([1, 7], abs=0.35)
+        low1, high1, low7, high7 = numbers(text, f"{name}: lanes' means between")
+        assert 0.5 < low1 <= high1 < 1.7
+        assert 6.3 < low7 <= high7 < 7.7
+    # averaging takes most of the swing of the last iterates away
+    last, averaged = (
+        numbers(text, f"{name}: lanes' means between") for name in ("last iterate", "averaged")
+    )
+    assert averaged[1] - averaged[0] < 0.3 * (last[1] - last[0])
+    # one draw a step from a wide start: some lanes of the published q do not get there
+    found, lanes = numbers(text, "published q: lanes that found both")
+    assert 0.75 * lanes <= found <= lanes == 64
+    assert numbers(text, "published q: best lane's means") == pytest.approx([1, 7], abs=0.35)
+    check_picture(tmp_path / "picture.png")
+
+
+def test_system5_as_published(tmp_path: Path) -> None:
+    text = run_example("system5_bayes.py", tmp_path / "picture.png")
+    furthest, lanes = numbers(text, "furthest from the published")
+    low, high = numbers(text, "scales between")
+    assert lanes == 64  # none was flagged, and all found the three clusters
+    assert furthest < 0.05
+    assert 0.026 < low < high < 0.036
+    svi, _ = numbers(text, "SVI, bound of the best lane")
+    cavi, _ = numbers(text, "CAVI, bound of the best lane")
+    assert svi == pytest.approx(cavi, abs=1)
+    (own,) = numbers(text, "CAVI, its own, lower bound")
+    assert own < cavi
+    check_picture(tmp_path / "picture.png")
+
+
+def test_empirical_bayes(tmp_path: Path) -> None:
+    text = run_example("empirical_bayes.py", tmp_path / "picture.png")
+    (learnt,) = numbers(text, "alpha learnt")
+    (best,) = numbers(text, "best alpha of a grid")
+    # neighbours on the grid are 12% apart
+    assert learnt == pytest.approx(best, rel=0.12)
+    (there,) = numbers(text, "bound there")
+    (at_one,) = numbers(text, "bound at alpha = 1")
+    assert there > at_one + 20
+    (slope,) = numbers(text, "slope there, by log alpha")
+    assert abs(slope) < 0.01
+    assert numbers(text, "components in use") == [5]
+    check_picture(tmp_path / "picture.png")

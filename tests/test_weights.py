@@ -10,7 +10,7 @@ from conftest import clusters
 from scipy.stats import beta
 
 import jaxgmm
-from jaxgmm import Dirichlet, FixedWeights, StickBreaking
+from jaxgmm import Dirichlet, FixedWeights, IndependentNormalGamma, StickBreaking
 
 K = 4
 
@@ -103,13 +103,26 @@ def separated(n: int = 90) -> jax.Array:
 
 def same_prior(x: jax.Array, k: int, covariance: str) -> jaxgmm.Prior:
     """The prior of one component, k times: `default_prior`'s own narrows as K grows."""
-    one = jaxgmm.default_prior(x, 1, covariance).components
+    if covariance.startswith("independent"):
+        spherical = covariance.endswith("spherical")
+        spread = jnp.cov(x.T)
+        one = IndependentNormalGamma.default(x.mean(0), spread, 1, spherical=spherical)
+    else:
+        given = jnp.eye(2) if covariance == "known" else covariance
+        one = jaxgmm.default_prior(x, 1, given).components
     own = [name for name in one.expected_shapes() if name not in one.shared]
     repeated = {name: jnp.repeat(getattr(one, name), k, axis=0) for name in own}
     return jaxgmm.Prior(Dirichlet(jnp.ones(k)), replace(one, **repeated))
 
 
-@pytest.mark.parametrize("covariance", ["full", "tied", "diag", "spherical"])
+# each of these compiles a program for every K
+COVARIANCES = ("full",)
+OTHERS = ("independent diag", "tied", "diag", "spherical", "known", "independent spherical")
+
+
+@pytest.mark.parametrize(
+    "covariance", [*COVARIANCES, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+)
 def test_bound_picks_the_number_of_components(covariance: str):
     x = separated()
     bounds = []

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from jaxgmm import _linalg as linalg
 from jaxgmm._families import _student as student
 from jaxgmm._families import _wishart as wishart
-from jaxgmm._potentials import Potentials
+from jaxgmm._potentials import Potentials, point_log_det
 from jaxgmm._pytree import pytree, replace, select
 from jaxgmm._special import LOG_2PI
 from jaxgmm._stats import Stats
@@ -196,7 +196,7 @@ class NormalWishart:
         d = self.n_features
         trace = jnp.sum(linalg.matmul(self.scale, point.factor) * point.factor, axis=(-2, -1))
         shift = linalg.einsum("ki,kij->kj", point.mean - self.mean, point.factor)
-        density = self.effective_samples() * linalg.log_det(point.factor)
+        density = self.effective_samples() * point_log_det(point)
         density -= 0.5 * (trace + self.mean_precision * jnp.sum(shift**2, axis=-1))
         proper = self._proper()
         nu = jnp.where(proper, self.degrees_of_freedom, d + 1)

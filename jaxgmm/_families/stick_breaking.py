@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.scipy.special import betaln, digamma
 from jaxtyping import Float
 
@@ -98,11 +98,13 @@ class StickBreaking:
 
     def log_prior(self, log_weights: Float[Array, " K"]) -> Float[Array, ""]:
         """log density of the sticks at the given weights, relative to the uniform distribution."""
-        weights = jnp.exp(log_weights)
-        rest = _after(weights)
-        up = safe_divide(weights[:-1], weights[:-1] + rest)
-        density = masked_product(self.alpha - 1, _log(up))
-        density = density + masked_product(self.beta - 1, _log(1 - up))
+        left = lax.cumlogsumexp(log_weights, reverse=True)
+        known = left[:-1] > -jnp.inf
+        whole = jnp.where(known, left[:-1], 0)
+        log_v = jnp.where(known, log_weights[:-1] - whole, -jnp.inf)
+        log_rest = jnp.where(known, left[1:] - whole, 0)
+        density = masked_product(self.alpha - 1, log_v)
+        density = density + masked_product(self.beta - 1, log_rest)
         return jnp.sum(density - betaln(self.alpha, self.beta))
 
     def is_proper(self) -> Array:

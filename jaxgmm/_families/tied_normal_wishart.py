@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from jaxgmm import _linalg as linalg
 from jaxgmm._families import _student as student
 from jaxgmm._families import _wishart as wishart
-from jaxgmm._potentials import Potentials
+from jaxgmm._potentials import Potentials, point_log_det
 from jaxgmm._pytree import pytree, replace
 from jaxgmm._special import LOG_2PI
 from jaxgmm._stats import Stats
@@ -181,7 +181,7 @@ class TiedNormalWishart:
         d, nu, kappa = self.n_features, self.degrees_of_freedom, self.mean_precision
         trace = jnp.sum(linalg.matmul(self.scale, point.factor) * point.factor)
         shift = jnp.sum(linalg.matmul(point.mean - self.mean, point.factor) ** 2, axis=-1)
-        density = self._divisor() * linalg.log_det(point.factor)
+        density = self._divisor() * point_log_det(point)[0]
         density = density - 0.5 * (trace + jnp.sum(kappa * shift))
         proper = self._proper()
         nu, kappa = jnp.where(proper, nu, d + 1), jnp.where(proper, kappa, 1)

@@ -52,3 +52,7 @@ class Structure(Protocol):
     def project(self, delta: Array, factor: Array) -> Array:
         """(K, D) vectors times the factor: (K, D)."""
         ...
+
+    def covariances(self, factor: Array, dimension: int) -> Array:
+        """The covariance matrices of precisions ``F F^T``: (K, D, D), or (D, D) if common."""
+        ...

@@ -43,3 +43,6 @@ class Diag:
 
     def project(self, delta: Array, factor: Array) -> Array:
         return delta * factor
+
+    def covariances(self, factor: Array, dimension: int) -> Array:
+        return factor[:, :, None] ** -2 * jnp.eye(dimension, dtype=factor.dtype)

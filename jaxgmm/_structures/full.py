@@ -63,3 +63,6 @@ class Full:
 
     def project(self, delta: Array, factor: Array) -> Array:
         return linalg.einsum("kd,kde->ke", delta, factor)
+
+    def covariances(self, factor: Array, dimension: int) -> Array:
+        return linalg.inverse_of_factored(factor)

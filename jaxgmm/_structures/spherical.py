@@ -42,3 +42,6 @@ class Spherical:
 
     def project(self, delta: Array, factor: Array) -> Array:
         return delta * factor[:, None]
+
+    def covariances(self, factor: Array, dimension: int) -> Array:
+        return factor[:, None, None] ** -2 * jnp.eye(dimension, dtype=factor.dtype)

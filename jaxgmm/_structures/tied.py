@@ -46,3 +46,6 @@ class Tied:
 
     def project(self, delta: Array, factor: Array) -> Array:
         return linalg.matmul(delta, factor)
+
+    def covariances(self, factor: Array, dimension: int) -> Array:
+        return linalg.inverse_of_factored(factor)
