@@ -59,7 +59,7 @@ def absolute_tolerance(x: jax.Array) -> float:
 
 
 def fit(x: jax.Array, n_restarts: int, tol: float, max_iter: int) -> jaxgmm.Result:
-    """EM from random points of the data."""
+    """EM from random points of the data, every start to its end as it was published."""
     return jaxgmm.fit(
         jax.random.key(1),
         x,
@@ -69,6 +69,8 @@ def fit(x: jax.Array, n_restarts: int, tol: float, max_iter: int) -> jaxgmm.Resu
         max_iter=max_iter,
         tol=tol,
         history=True,
+        racing=False,
+        moves=False,
     )
 
 

@@ -20,6 +20,7 @@ from jaxgmm._families import (
     expected_log_weights,
 )
 from jaxgmm._fit import fit
+from jaxgmm._labels import align, order_components
 from jaxgmm._natural import NaturalGradient, NaturalSVI, natural_gradient
 from jaxgmm._potentials import Potentials, expected_log_joint
 from jaxgmm._predict import (
@@ -37,6 +38,7 @@ from jaxgmm._predict import (
 from jaxgmm._prior import Prior, default_prior, flat_prior, interpolate, update
 from jaxgmm._result import Result
 from jaxgmm._run import run
+from jaxgmm._squarem import Squarem, squarem
 from jaxgmm._state import State
 from jaxgmm._stats import Stats, empty_stats, merge, scale_stats
 from jaxgmm._status import Status
@@ -71,12 +73,14 @@ __all__ = [
     "Prior",
     "Result",
     "SphericalNormalGamma",
+    "Squarem",
     "State",
     "Stats",
     "Status",
     "StickBreaking",
     "TiedNormalWishart",
     "aic",
+    "align",
     "bic",
     "bound",
     "cavi",
@@ -103,6 +107,7 @@ __all__ = [
     "mixture",
     "mode_potentials",
     "natural_gradient",
+    "order_components",
     "predict",
     "prior_gradient",
     "responsibilities",
@@ -113,6 +118,7 @@ __all__ = [
     "sampled_elbo",
     "sampled_potentials",
     "scale_stats",
+    "squarem",
     "svi",
     "update",
 ]

@@ -53,7 +53,8 @@ class Algorithm:
             key: PRNG key.
             x: samples, ``(N, D)``.
             start: ``"k-means++"``, ``"k-means"`` (the same, then Lloyd's iterations),
-                ``"random_points"``, ``"random_responsibilities"``; or a `State` of any algorithm,
+                ``"random_points"``, ``"mixed"`` (k-means++ or random points, by a coin),
+                ``"random_responsibilities"``; or a `State` of any algorithm,
                 to go on from; or give exactly one of ``responsibilities=``
                 (N, K), ``labels=`` (N,), ``means=`` (K, D), ``parameters=`` (weights, means,
                 covariances), ``posterior=``, ``state=``.

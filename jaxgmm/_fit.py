@@ -14,13 +14,16 @@ from jax.typing import ArrayLike
 from jaxgmm._algorithm import Algorithm
 from jaxgmm._blocks import choose_block_size
 from jaxgmm._estep import Data, prepare
+from jaxgmm._moves import proposals
 from jaxgmm._prior import Prior
 from jaxgmm._pytree import take
+from jaxgmm._race import RACING_LANES, Batch, rungs, worth_shrinking
 from jaxgmm._result import Result, data_notes
 from jaxgmm._run import advance_lanes
 from jaxgmm._starts import check_start, initial_posterior
 from jaxgmm._state import State
 from jaxgmm._status import Status
+from jaxgmm._stochastic import Stochastic
 from jaxgmm._validate import (
     check_model,
     check_non_negative,
@@ -39,13 +42,15 @@ def fit(
     x: ArrayLike,
     algorithm: Algorithm,
     n_restarts: int = 1,
-    init: str | Mapping[str, Any] | State = "k-means++",
+    init: str | Mapping[str, Any] | State = "mixed",
     max_iter: int = 500,
     tol: float = 1e-6,
     *,
     sample_weight: ArrayLike | None = None,
     history: bool = False,
     progress: bool | None = None,
+    racing: bool | None = None,
+    moves: bool | None = None,
 ) -> Result:
     """Fit from many starts at once and keep the best.
 
@@ -53,13 +58,22 @@ def fit(
     again, whatever its prior, tolerance, step sizes and limits. Ctrl-C returns what there is so
     far, with the unfinished lanes' status RUNNING.
 
+    EM and CAVI from random starts do two things more. They *race*: after 16, 32, 64, ...
+    iterations all but the best quarter of the lanes are dropped, and the others go on in smaller
+    batches (successive halving, Jamieson & Talwalkar 2016; emEM of Biernacki, Celeux & Govaert
+    2003 is its case of two rungs). And the best lane, once it has converged, tries *moves*: 16
+    starts that merge two of its components and split another (split and merge EM: Ueda et al.
+    2000), or under a posterior only one of the two, run to their end; it takes the best of them
+    while that is a better optimum.
+
     Args:
         key: PRNG key, for the starts and for stochastic algorithms.
         x: samples, ``(N, D)``, float32 or float64 (``jax.config.update("jax_enable_x64", True)``);
             NumPy float64 becomes JAX's default float.
         algorithm: from `em`, `cavi` or `svi`; it carries the model.
         n_restarts: R.
-        init: a start by name (see `Algorithm.init`); a `State`, of one lane or of R, whose
+        init: a start by name (see `Algorithm.init`), by default k-means++ in one half of the lanes
+            and random points in the other; a `State`, of one lane or of R, whose
             posterior is the start (`run` goes on with its optimiser and counters, too); or a
             mapping with one given start, such as ``{"means": means}``, led by R if
             ``n_restarts > 1``.
@@ -69,6 +83,11 @@ def fit(
         sample_weight: non-negative, ``(N,)``.
         history: whether to record every lane's objective after every iteration.
         progress: whether to show a progress bar; by default only on a terminal.
+        racing: whether beaten lanes are dropped; by default in EM and CAVI from 16 lanes at random
+            starts on.
+        moves: whether the best lane tries moves; by default in EM and CAVI from random starts.
+            They cost about another fit of 16 lanes each time that they succeed, and once more; no
+            history is kept of them.
 
     Returns:
         `Result`, with ``best``, ``states``, ``history`` and ``summary()``.
@@ -100,72 +119,149 @@ def fit(
     data = _prepare(x, check_weights(sample_weight, x))
     notes = data_notes(x)
     states = start_lanes(key, data, algorithm, n_restarts, init)
-    states, rows, interrupted = _drive(algorithm, states, data, max_iter, tol, history, progress)
-    return Result(algorithm, states, rows if history else None, interrupted, notes)
+    ours = isinstance(init, str) and not isinstance(algorithm, Stochastic)
+    racing = ours and n_restarts >= RACING_LANES if racing is None else racing
+    driver = _Driver(algorithm, data, max_iter, tol, history, progress)
+    states, rows, interrupted = driver.run(states, rungs(n_restarts, max_iter) if racing else [])
+    result = Result(algorithm, states, rows if history else None, interrupted, notes)
+    if not (ours if moves is None else moves) or interrupted:
+        return result
+    return _try_moves(key, result, driver)
 
 
 _prepare = jax.jit(prepare)
 _advance = jax.jit(advance_lanes, static_argnames="history_length")
 
 
-def _drive(
-    algorithm: Algorithm,
-    states: State,
-    data: Data,
-    max_iter: int,
-    tol: float,
-    history: bool,
-    progress: bool | None,
-) -> tuple[State, np.ndarray, bool]:
-    from tqdm import tqdm
+class _Driver:
+    """Runs lanes to the end, in calls short enough for Ctrl-C and a progress bar."""
 
-    length = 256 if history else 0
-    n_steps = min(_FIRST_CHUNK, max_iter)
-    chunks: list[Any] = []
-    lanes = states.status.shape[0]
-    bar = tqdm(
-        total=max_iter,
-        desc=algorithm.name,
-        unit="it",
-        leave=False,
-        disable=None if progress is None else not progress,
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        data: Data,
+        max_iter: int,
+        tol: float,
+        history: bool,
+        progress: bool | None,
+    ):
+        self.algorithm = algorithm
+        self.data = data
+        self.max_iter = max_iter
+        self.tol = jnp.asarray(tol, data.x.dtype)
+        self.length = 256 if history else 0
+        self.progress = progress
+
+    def run(self, states: State, rungs: list[tuple[int, int]]) -> tuple[State, np.ndarray, bool]:
+        """The states, the rows of the history, and whether Ctrl-C ended it.
+
+        Args:
+            states: of all lanes.
+            rungs: iterations at which the lanes are compared, and how many then go on.
+        """
+        from tqdm import tqdm
+
+        n_lanes = states.status.shape[0]
+        shrinking = worth_shrinking(
+            self.data.x.shape[0], n_lanes, self.algorithm.prior.n_components
+        )
+        batch, rungs = Batch(states), list(rungs)
+        chunks: list[Any] = []
+        n_steps, done = _FIRST_CHUNK, 0
+        bar = tqdm(
+            total=self.max_iter,
+            desc=self.algorithm.name,
+            unit="it",
+            leave=False,
+            disable=None if self.progress is None else not self.progress,
+        )
+        try:
+            while True:
+                began = time.perf_counter()
+                limit = min(n_steps, rungs[0][0] - done) if rungs else n_steps
+                outcome = _advance(
+                    self.algorithm,
+                    batch.states,
+                    self.data,
+                    jnp.asarray(self.max_iter, jnp.int32),
+                    self.tol,
+                    jnp.asarray(limit, jnp.int32),
+                    history_length=self.length,
+                )
+                # together, before anything waits for them: an interruption finds both or neither
+                batch.states, chunks = outcome[0], [*chunks, (*outcome[1:], batch.lanes)]
+                running = int(jnp.sum(batch.states.status == Status.RUNNING))
+                elapsed = max(time.perf_counter() - began, 1e-6)
+                did = int(outcome[2])
+                done += did
+                bar.update(did)
+                bar.set_postfix_str(f"{running} of {n_lanes} lanes running", refresh=False)
+                if running and rungs and done >= rungs[0][0]:
+                    batch.drop(rungs.pop(0)[1])
+                    running = batch.n_running
+                if running == 0 and batch.revive():
+                    rungs, running = [], batch.n_running
+                if running == 0:
+                    return batch.all_states(), _history(chunks, n_lanes), False
+                if shrinking:
+                    batch.shrink()
+                if not self.length:
+                    chunks = []
+                # twice as long or half as long, never a new program: n_steps is traced
+                n_steps = max(1, int(limit * min(2.0, _CHUNK_SECONDS / elapsed)))
+                n_steps = min(n_steps, self.length) if self.length else n_steps
+        except KeyboardInterrupt:
+            return batch.all_states(), _history(chunks, n_lanes), True
+        finally:
+            bar.close()
+
+
+# Lanes that try moves together, unless the fit has a batch of about as many already.
+_MOVES = 16
+# A round of moves follows every improvement, and so many at most.
+_MOVE_ROUNDS = 10
+
+
+def _try_moves(key: Array, result: Result, driver: _Driver) -> Result:
+    """The result with its best lane moved to a better optimum, as long as a move finds one."""
+    algorithm, states = result.algorithm, result.states
+    lane = result.best_index
+    n_restarts = states.status.shape[0]
+    n = n_restarts if _MOVES <= n_restarts <= 4 * _MOVES else _MOVES
+    if algorithm.prior.n_components < 2:
+        return result
+    quiet = _Driver(
+        algorithm, driver.data, driver.max_iter, float(driver.tol), False, driver.progress
     )
-    try:
-        while True:
-            began = time.perf_counter()
-            outcome = _advance(
-                algorithm,
-                states,
-                data,
-                jnp.asarray(max_iter, jnp.int32),
-                jnp.asarray(tol, data.x.dtype),
-                jnp.asarray(n_steps, jnp.int32),
-                history_length=length,
-            )
-            # together, before anything waits for them: an interruption finds both or neither
-            states, chunks = outcome[0], [*chunks, outcome[1:]]
-            running = int(jnp.sum(states.status == Status.RUNNING))
-            elapsed = max(time.perf_counter() - began, 1e-6)
-            did = int(outcome[2])
-            bar.update(did)
-            bar.set_postfix_str(f"{running} of {lanes} lanes running", refresh=False)
-            if running == 0:
-                return states, _history(chunks, lanes), False
-            if not history:
-                chunks = []
-            # twice as long or half as long, never a new program: n_steps is traced
-            n_steps = max(1, int(n_steps * min(2.0, _CHUNK_SECONDS / elapsed)))
-            n_steps = min(n_steps, length) if history else n_steps
-    except KeyboardInterrupt:
-        return states, _history(chunks, lanes), True
-    finally:
-        bar.close()
+    for number in range(_MOVE_ROUNDS):
+        best = take(states, lane)
+        if int(best.status) != Status.CONVERGED:
+            break
+        posteriors = proposals(best, driver.data.total, n)
+        keys = jax.random.split(jax.random.fold_in(key, number), n)
+        tried = _begin(keys, key, driver.data, algorithm, posteriors)
+        tried, _, interrupted = quiet.run(tried, rungs(n, driver.max_iter))
+        found = Result(algorithm, tried, None, interrupted, ()).best
+        gain = float(found.objective) - float(best.objective)
+        # what an iteration more could give anyway is no other optimum
+        enough = 100 * float(driver.tol) * float(driver.data.total)
+        better = int(found.status) == Status.CONVERGED and gain > enough
+        if better:
+            states = jax.tree.map(lambda a, b: a.at[lane].set(b), states, found)
+        if interrupted or not better:
+            break
+    return Result(algorithm, states, result.history, result.interrupted, result.notes)
 
 
 def _history(chunks: list[Any], lanes: int) -> np.ndarray:
-    """The recorded rows of every chunk, (T, R)."""
-    rows = [np.asarray(rows)[: int(did)] for rows, did in chunks]
-    return np.concatenate(rows) if rows else np.empty((0, lanes))
+    """The recorded rows of every chunk, (T, R), NaN where a lane was in no batch."""
+    out = [np.empty((0, lanes))]
+    for rows, did, numbers in chunks:
+        rows = np.asarray(rows)[: int(did)]
+        wide = np.full((len(rows), lanes), np.nan, rows.dtype)
+        wide[:, numbers] = rows
+        out.append(wide)
+    return np.concatenate(out[1:] or out)
 
 
 def start_lanes(key: Array, data: Data, algorithm: Algorithm, n_restarts: int, init: Any) -> State:

@@ -12,6 +12,9 @@ from jaxgmm._pytree import take
 from jaxgmm._state import State
 from jaxgmm._status import Status
 
+# Distinct optima that a summary lists.
+_OPTIMA = 5
+
 
 class Result:
     """All lanes of a fit, and the best of them.
@@ -47,10 +50,11 @@ class Result:
         """The lane with the highest objective among those that did not fail.
 
         A failed or degenerate lane is never the best, however high its objective (see
-        `is_degenerate`); when all failed, it is the one of them with the highest finite objective.
+        `is_degenerate`), nor is one that was dropped; when all failed, it is the one of them with
+        the highest finite objective.
         """
         objective = np.asarray(self.states.objective, np.float64)
-        failed = self.failed
+        failed = self.failed | (np.asarray(self.states.status) == Status.DROPPED)
         usable = np.where(np.isfinite(objective), objective, -np.inf)
         if not failed.all():
             usable = np.where(failed, -np.inf, usable)
@@ -62,6 +66,18 @@ class Result:
     def best(self) -> State:
         """The state of the best lane, without the lane axis."""
         return take(self.states, self.best_index)
+
+    def optima(self, tolerance: float = 0.01) -> list[tuple[float, int]]:
+        """The distinct optima that the lanes found: ``(objective, lanes there)``, best first.
+
+        Of the lanes that converged; two objectives within ``tolerance`` nats of one another, or of
+        one between them, are taken for one optimum.
+        """
+        status = np.asarray(self.states.status)
+        found = np.asarray(self.states.objective, np.float64)[status == Status.CONVERGED]
+        found = np.sort(found)[::-1]
+        groups = np.split(found, np.flatnonzero(-np.diff(found) > tolerance) + 1)
+        return [(float(g[0]), len(g)) for g in groups if len(g)]
 
     def statuses(self) -> dict[Status, int]:
         """How many lanes have each status."""
@@ -92,6 +108,11 @@ class Result:
                 values = values[np.isfinite(values)]
                 if len(values):
                     lines.append(f"       (refused at objectives up to {values.max():.6f})")
+        optima = self.optima()
+        if len(optima) > 1 or sum(n for _, n in optima) > 1:
+            shown = ", ".join(f"{value:.4f} ({n} of them)" for value, n in optima[:_OPTIMA])
+            more = f" and {len(optima) - _OPTIMA} more" if len(optima) > _OPTIMA else ""
+            lines.append(f"optima of the lanes that converged: {shown}{more}")
         lines.extend(f"note: {note}" for note in self.notes)
         return "\n".join(lines)
 

@@ -18,7 +18,7 @@ from jaxgmm._state import State, state_potentials
 from jaxgmm._stats import Stats
 from jaxgmm._validate import check_covariance, check_leaves_finite, check_simplex, is_traced
 
-STARTS = ("k-means++", "k-means", "random_points", "random_responsibilities")
+STARTS = ("mixed", "k-means++", "k-means", "random_points", "random_responsibilities")
 
 # Seeds are drawn from at most this many random rows; every row is assigned afterwards.
 _SEED_ROWS = 16384
@@ -50,8 +50,7 @@ def initial_posterior(
             k = prior.n_components
             stats = random_stats(key, data.x, k, sample_weight=weight, structure=kind)
         else:
-            spread = start != "random_points"
-            points = seeds(key, data, prior.n_components, spread=spread)
+            points = _points(key, data, prior.n_components, start)
             if start == "k-means":
                 points = lloyd(jax.random.fold_in(key, 1), data, points)
             stats = _nearest(data, points, kind)
@@ -74,6 +73,14 @@ def initial_posterior(
     if name == "posterior":
         return value
     return _from_state(data, prior, value, mode=mode)
+
+
+def _points(key: Array, data: Data, n_components: int, start: str) -> Array:
+    if start != "mixed":
+        return seeds(key, data, n_components, spread=start != "random_points")
+    coin_key, key = jax.random.split(key)
+    both = [seeds(key, data, n_components, spread=spread) for spread in (True, False)]
+    return jnp.where(jax.random.bernoulli(coin_key), *both)
 
 
 def posterior_at(

@@ -9,21 +9,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+from jaxgmm._coordinates import coordinates_of, posterior_of
 from jaxgmm._estep import Data, log_evidence_on
 from jaxgmm._natural import NaturalGradient, NaturalSVI
 from jaxgmm._prior import Prior
 from jaxgmm._pytree import pytree, replace, static
-from jaxgmm._starts import posterior_at
 from jaxgmm._state import State, initial_state
 from jaxgmm._stochastic import Memory, Stochastic, averaging_weight, empty_trace
-from jaxgmm._unconstrained import (
-    constrain,
-    forward,
-    interior,
-    inverse,
-    point_transforms,
-    unconstrain,
-)
 from jaxgmm._validate import (
     check_choice,
     check_has_mode,
@@ -85,42 +77,13 @@ class SVI(Stochastic):
         )
         return initial_state(self.prior, posterior, self.view, memory=memory)
 
-    # --- coordinates: the posterior's own, or in the mode view those of the point estimate ---
-
     def coordinates(self, q: Prior) -> Any:
         """Unconstrained coordinates of a posterior."""
-        if self.objective_view != "mode":
-            return {"weights": unconstrain(q.weights), "components": unconstrain(q.components)}
-        point = {
-            "weights": interior(jnp.exp(q.weights.mode())),
-            "means": q.components.mean,
-            "covariances": q.components.covariances(mode=True),
-        }
-        return {name: inverse(t, point[name]) for name, t in self._point_maps().items()}
+        return coordinates_of(q, mode=self.view == "mode")
 
     def posterior(self, coordinates: Any, total: Array) -> Prior:
         """The posterior at given coordinates."""
-        if self.objective_view != "mode":
-            return Prior(
-                constrain(self.prior.weights, coordinates["weights"]),
-                constrain(self.prior.components, coordinates["components"]),
-            )
-        maps = self._point_maps()
-        point = {name: forward(t, coordinates[name]) for name, t in maps.items()}
-        if "weights" not in point:
-            point["weights"] = jnp.exp(self.prior.weights.mode())
-        if "covariances" not in point:
-            point["covariances"] = self.prior.components.covariances(mode=True)
-        parameters = (point["weights"], point["means"], point["covariances"])
-        return posterior_at(self.prior, parameters, total, mode=True)
-
-    def _point_maps(self) -> dict[str, Any]:
-        # a coordinate that the objective does not depend on would drift: Adam rescales rounding
-        known = {
-            "weights": not self.prior.weights.transforms(),
-            "covariances": self.prior.components.covariance_name == "known",
-        }
-        return {name: t for name, t in point_transforms().items() if not known.get(name, False)}
+        return posterior_of(self.prior, coordinates, total, mode=self.view == "mode")
 
     # --- one iteration ---
 

@@ -33,7 +33,7 @@ PROPER = jaxgmm.default_prior(x, K)
 def fit(algorithm: jaxgmm.Algorithm, n_restarts: int = 4, **changes: Any) -> list[str]:
     """The programs that a fit compiled."""
     compiled.clear()
-    options = {"max_iter": 5, "tol": 1e-3, **changes}
+    options = {"max_iter": 5, "tol": 1e-3, "racing": False, "moves": False, **changes}
     jaxgmm.fit(jax.random.key(0), x, algorithm, n_restarts, **options)
     return list(compiled)
 
@@ -54,6 +54,28 @@ def test_256_lanes_cost_one_compilation():
     assert len([name for name in programs if "_random_posteriors" in name]) == 1
     # for any number of iterations, with their chunks of any length
     assert fit(jaxgmm.em(FLAT), 256, max_iter=900, tol=0.0) == []
+
+
+def test_a_race_compiles_a_program_for_each_size_of_batch(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("jaxgmm._race._LARGE", 0)
+    # one of its own, that no other test has compiled
+    algorithm = jaxgmm.cavi(jaxgmm.default_prior(x, 4))
+    options = {"max_iter": 2000, "tol": 1e-8, "racing": True}
+    programs = fit(algorithm, 256, **options)
+    # 256 lanes, 64, 16 and 4: far below log2(256)
+    assert 2 <= len([name for name in programs if "advance_lanes" in name]) <= 4
+    assert fit(algorithm, 256, **options) == []
+
+
+def test_moves_use_the_program_of_16_lanes():
+    algorithm = jaxgmm.em(jaxgmm.default_prior(x, 4))
+    options = {"max_iter": 2000, "tol": 1e-8}
+    programs = fit(algorithm, 16, **options)
+    assert len([name for name in programs if "advance_lanes" in name]) == 1
+    programs = fit(algorithm, 16, moves=True, **options)
+    assert not [name for name in programs if "advance_lanes" in name]
+    assert "proposals" in " ".join(programs)
+    assert fit(algorithm, 16, moves=True, **options) == []
 
 
 def test_lanes_are_traced_once(monkeypatch: pytest.MonkeyPatch):

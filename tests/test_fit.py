@@ -205,7 +205,8 @@ def test_a_stochastic_state_goes_on_exactly(x: jax.Array):
     half = jaxgmm.fit(key, x, algorithm, R, tol=0.0, max_iter=8).states
     half = replace(half, status=jnp.zeros_like(half.status))
     rest, _ = jax.jit(jaxgmm.run)(algorithm, half, x, max_iter=20, tol=0.0)
-    assert_trees_close(whole, rest, rtol=1e-12)
+    # two programs, whose rounding differs; some moments of Adam's are near 0
+    assert_trees_close(whole, rest, rtol=1e-10, atol=1e-14)
 
 
 def test_one_state_starts_every_lane(x: jax.Array, em: jaxgmm.EM):
