@@ -138,10 +138,13 @@ def seeds(key: Array, data: Data, n_components: int, *, spread: bool) -> Float[A
 
     def choose(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         index, distance = carry
-        chance = jnp.where(distance > 0, jnp.log(jnp.where(distance > 0, distance, 1)), -jnp.inf)
-        rows = jax.random.categorical(
-            jax.random.fold_in(key, i), chance + log_weight, shape=(candidates,)
-        )
+        mass = distance if weight is None else distance * weight
+        # where all the rows that count are seeds already, any of them
+        mass = jnp.where(jnp.any(mass > 0), mass, jnp.exp(log_weight))
+        upto = jnp.cumsum(mass)
+        draws = jax.random.uniform(jax.random.fold_in(key, i), (candidates,), x.dtype)
+        # in (0, total], and the first row that reaches it: never one without mass
+        rows = jnp.sum(upto < (1 - draws[:, None]) * upto[-1], axis=-1, dtype=index.dtype)
         left = jnp.minimum(distance, jax.vmap(gap)(rows))
         best = jnp.argmin(jnp.sum(left if weight is None else left * weight, axis=-1))
         return index.at[i].set(rows[best]), left[best]

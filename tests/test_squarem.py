@@ -90,7 +90,7 @@ def test_a_step_too_far_is_taken_back():
     step = jax.jit(algorithm.step)
     state = step(step(algorithm.init(jax.random.key(0), x), x), x)
     assert int(state.memory.phase) == 2
-    for trial in (algorithm.init(jax.random.key(9), x).posterior, None):
+    for trial in (algorithm.init(jax.random.key(9), x, "random_responsibilities").posterior, None):
         if trial is None:  # one that is not even finite
             trial = jax.tree.map(lambda a: a * jnp.nan, state.posterior)
         bad = jaxgmm._pytree.replace(  # type: ignore
