@@ -233,24 +233,28 @@ def _try_moves(key: Array, result: Result, driver: _Driver) -> Result:
     quiet = _Driver(
         algorithm, driver.data, driver.max_iter, float(driver.tol), False, driver.progress
     )
-    for number in range(_MOVE_ROUNDS):
-        best = take(states, lane)
-        if int(best.status) != Status.CONVERGED:
-            break
-        posteriors = proposals(best, driver.data.total, n)
-        keys = jax.random.split(jax.random.fold_in(key, number), n)
-        tried = _begin(keys, key, driver.data, algorithm, posteriors)
-        tried, _, interrupted = quiet.run(tried, rungs(n, driver.max_iter))
-        found = Result(algorithm, tried, None, interrupted, ()).best
-        gain = float(found.objective) - float(best.objective)
-        # what an iteration more could give anyway is no other optimum
-        enough = 100 * float(driver.tol) * float(driver.data.total)
-        better = int(found.status) == Status.CONVERGED and gain > enough
-        if better:
-            states = jax.tree.map(lambda a, b: a.at[lane].set(b), states, found)
-        if interrupted or not better:
-            break
-    return Result(algorithm, states, result.history, result.interrupted, result.notes)
+    interrupted = False
+    try:
+        for number in range(_MOVE_ROUNDS):
+            best = take(states, lane)
+            if int(best.status) != Status.CONVERGED:
+                break
+            posteriors = proposals(best, driver.data.total, n)
+            keys = jax.random.split(jax.random.fold_in(key, number), n)
+            tried = _begin(keys, key, driver.data, algorithm, posteriors)
+            tried, _, interrupted = quiet.run(tried, rungs(n, driver.max_iter))
+            found = Result(algorithm, tried, None, interrupted, ()).best
+            gain = float(found.objective) - float(best.objective)
+            # what an iteration more could give anyway is no other optimum
+            enough = 100 * float(driver.tol) * float(driver.data.total)
+            better = int(found.status) == Status.CONVERGED and gain > enough
+            if better:
+                states = jax.tree.map(lambda a, b: a.at[lane].set(b), states, found)
+            if interrupted or not better:
+                break
+    except KeyboardInterrupt:  # while a move was being made: what there is stays
+        interrupted = True
+    return Result(algorithm, states, result.history, interrupted, result.notes)
 
 
 def _history(chunks: list[Any], lanes: int) -> np.ndarray:

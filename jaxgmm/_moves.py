@@ -16,6 +16,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jaxgmm import _linalg as linalg
+from jaxgmm._predict import Mixture
 from jaxgmm._prior import Prior
 from jaxgmm._starts import posterior_at
 from jaxgmm._state import State
@@ -25,14 +26,6 @@ from jaxgmm._state import State
 _OFFSET = 0.8
 # A component with fewer samples than this is free to take half of a split.
 _EMPTY = 0.5
-
-
-class Moments(NamedTuple):
-    """A mixture, as moments: ``(K,)``, ``(K, D)``, ``(K, D, D)``."""
-
-    weights: Float[Array, " K"]
-    means: Float[Array, "K D"]
-    covariances: Float[Array, "K D D"]
 
 
 class Move(NamedTuple):
@@ -47,7 +40,7 @@ class Move(NamedTuple):
     k: Int[Array, "*M"]
 
 
-def merge_cost(m: Moments) -> Float[Array, "K K"]:
+def merge_cost(m: Mixture) -> Float[Array, "K K"]:
     """Upper bound of the divergence that merging two components causes (Runnalls 2007, eq. 16)."""
 
     def cost(i: Array, j: Array) -> Array:
@@ -60,7 +53,7 @@ def merge_cost(m: Moments) -> Float[Array, "K K"]:
     return jax.vmap(lambda i: jax.vmap(lambda j: cost(i, j))(index))(index)
 
 
-def merged(m: Moments, i: Array, j: Array) -> tuple[Array, Array, Array]:
+def merged(m: Mixture, i: Array, j: Array) -> tuple[Array, Array, Array]:
     """Weight, mean and covariance of two components together."""
     weight = m.weights[i] + m.weights[j]
     share = linalg.safe_divide(m.weights[j], weight)
@@ -70,12 +63,12 @@ def merged(m: Moments, i: Array, j: Array) -> tuple[Array, Array, Array]:
     return weight, m.means[i] + share * delta, covariance
 
 
-def apply(m: Moments, empty: Moments, move: Move) -> Moments:
+def apply(m: Mixture, empty: Mixture, move: Move) -> Mixture:
     """The mixture after a move; ``empty`` is what a component without samples looks like."""
     i, j, k = move
     together = merged(m, i, j)
     merges = i != j
-    m = Moments(
+    m = Mixture(
         *(a.at[i].set(jnp.where(merges, b, a[i])) for a, b in zip(m, together, strict=True))
     )
     within = merges & ((k == i) | (k == j))
@@ -91,7 +84,7 @@ def apply(m: Moments, empty: Moments, move: Move) -> Moments:
     second = (half, m.means[target] - step, covariance)
     nothing = tuple(a[j] for a in empty)
     splits = k >= 0
-    return Moments(
+    return Mixture(
         *(
             a.at[target].set(jnp.where(splits, b, a[target])).at[j].set(jnp.where(splits, c, d))
             for a, b, c, d in zip(m, first, second, nothing, strict=True)
@@ -99,7 +92,7 @@ def apply(m: Moments, empty: Moments, move: Move) -> Moments:
     )
 
 
-def choose(m: Moments, total: Array, n: int, *, mode: bool) -> Move:
+def choose(m: Mixture, total: Array, n: int, *, mode: bool) -> Move:
     """The ``n`` most promising moves: cheap merges, each with the split of some component.
 
     For a posterior also merges alone, and splits alone into a component that is empty.
@@ -116,19 +109,19 @@ def choose(m: Moments, total: Array, n: int, *, mode: bool) -> Move:
         index = jnp.arange(n)
         pair, split = pairs[:, index // k % count], heaviest[index % k]
         return Move(pair[0], pair[1], split)
-    third = max(n // 4, 1)
-    index = jnp.arange(n - 2 * third)
+    quarter = max(n // 4, 1)
+    index = jnp.arange(n - 2 * quarter)
     pair, split = pairs[:, index // k % count], heaviest[index % k]
-    alone = pairs[:, jnp.arange(third) % count]
-    emptiest = jnp.full((third,), jnp.argmin(m.weights))
-    births = heaviest[jnp.arange(third) % k]
+    alone = pairs[:, jnp.arange(quarter) % count]
+    emptiest = jnp.full((quarter,), jnp.argmin(m.weights))
+    births = heaviest[jnp.arange(quarter) % k]
     # without room for it, a split alone is left out by being no move
     room = m.weights[emptiest] * total < _EMPTY
     births = jnp.where(room, births, emptiest)
     return Move(
         jnp.concatenate([pair[0], alone[0], emptiest]),
         jnp.concatenate([pair[1], alone[1], emptiest]),
-        jnp.concatenate([split, jnp.full((third,), -1), births]),
+        jnp.concatenate([split, jnp.full((quarter,), -1), births]),
     )
 
 
@@ -137,8 +130,9 @@ def proposals(state: State, total: Array, n: int) -> Prior:
     """``n`` posteriors, each a move away from the state of one lane; every leaf leads with n."""
     q, prior, mode = state.posterior, state.prior, state.view == "mode"
     weights = jnp.exp(q.weights.mode()) if mode else q.weights.mean()
+    # without reg_covar, which `mixture` has and a posterior has not
     covariances = q.components.covariances(mode=mode)
-    m = Moments(weights, q.components.mean, covariances)
+    m = Mixture(weights, q.components.mean, covariances)
     nothing = m if mode else _nothing(prior, total)
 
     def propose(move: Move) -> Prior:
@@ -149,8 +143,8 @@ def proposals(state: State, total: Array, n: int) -> Prior:
     return jax.vmap(propose)(choose(m, total, n, mode=mode))
 
 
-def _nothing(prior: Prior, total: Array) -> Moments:
+def _nothing(prior: Prior, total: Array) -> Mixture:
     """Components without samples: the prior's own moments, and about one observation's weight."""
     components = prior.components
     weights = prior.weights.mean() / (1 + total)
-    return Moments(weights, components.mean, components.covariances(mode=False))
+    return Mixture(weights, components.mean, components.covariances(mode=False))

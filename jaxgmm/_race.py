@@ -108,9 +108,9 @@ class Batch:
             return
         # what fills the new batch up are finished lanes, which the loop leaves alone
         kept = np.sort(np.argsort(~running, kind="stable")[:size])
-        self.everyone = self.all_states()
-        self.states = _get(self.states, jnp.asarray(kept))
-        self.lanes = self.lanes[kept]
+        # together: an interruption finds all of them or none
+        everyone, states = self.all_states(), _get(self.states, jnp.asarray(kept))
+        self.everyone, self.states, self.lanes = everyone, states, self.lanes[kept]
 
 
 def worth_shrinking(n_samples: int, n_lanes: int, n_components: int) -> bool:

@@ -8,23 +8,23 @@ from algorithms import FAMILIES, WEIGHTS, components, data
 from numpy.testing import assert_allclose
 
 import jaxgmm
-from jaxgmm import Prior, Status
-from jaxgmm._moves import Moments, Move, apply, merge_cost, merged, proposals
+from jaxgmm import Mixture, Prior, Status
+from jaxgmm._moves import Move, apply, merge_cost, merged, proposals
 
 K, D = 4, 3
 
 
-def moments(seed: int = 0) -> Moments:
+def moments(seed: int = 0) -> Mixture:
     rng = np.random.default_rng(seed)
     a = rng.standard_normal((K, D, D))
-    return Moments(
+    return Mixture(
         jnp.asarray(rng.dirichlet(np.ones(K))),
         jnp.asarray(3 * rng.standard_normal((K, D))),
         jnp.asarray(a @ a.swapaxes(1, 2) + 0.5 * np.eye(D)),
     )
 
 
-def total_moments(m: Moments) -> tuple[np.ndarray, np.ndarray]:
+def total_moments(m: Mixture) -> tuple[np.ndarray, np.ndarray]:
     """Mean and second moment of the whole mixture."""
     w, mean, covariance = (np.asarray(a) for a in m)
     second = covariance + mean[:, :, None] * mean[:, None, :]
@@ -95,7 +95,7 @@ def test_proposals_are_valid_and_differ(family: str, mode: bool):
 
 
 def test_one_lane_finds_the_optimum_of_old_faithful(faithful: np.ndarray):
-    """Of plain fits a fifth do: see the history of this data set in the closing of a lane."""
+    """Of plain fits a fifth do."""
     x = jnp.asarray(faithful)
     algorithm = jaxgmm.em(jaxgmm.flat_prior(3, 2))
     found = {True: 0, False: 0}
@@ -148,4 +148,19 @@ def test_moves_do_nothing_without_convergence(faithful: np.ndarray):
         for moves in (False, True)
     )
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(moved), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_interrupted_moves_lose_nothing(faithful: np.ndarray, monkeypatch: pytest.MonkeyPatch):
+    x = jnp.asarray(faithful)
+    algorithm = jaxgmm.em(jaxgmm.flat_prior(3, 2))
+    plain = jaxgmm.fit(jax.random.key(0), x, algorithm, moves=False)
+
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jaxgmm._fit.proposals", interrupt)
+    result = jaxgmm.fit(jax.random.key(0), x, algorithm)
+    assert result.interrupted
+    for a, b in zip(jax.tree.leaves(result.states), jax.tree.leaves(plain.states), strict=True):
         np.testing.assert_array_equal(a, b)

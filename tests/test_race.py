@@ -30,7 +30,7 @@ def fit(x: jax.Array, algorithm: jaxgmm.Algorithm, **given: object) -> jaxgmm.Re
     return jaxgmm.fit(jax.random.key(0), x, algorithm, R, **options)  # type: ignore
 
 
-def test_rungs_halve_the_lanes_twice_as_the_iterations_double():
+def test_rungs_quarter_the_lanes_as_the_iterations_double():
     assert rungs(256, 500) == [(16, 64), (32, 16), (64, 4)]
     assert rungs(17, 500) == [(16, 4)]
     assert rungs(256, 40) == [(16, 64), (32, 16)]
