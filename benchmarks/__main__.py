@@ -9,7 +9,7 @@ import jax
 from benchmarks import _report as report
 from benchmarks._contenders import PEERS
 
-NAMES = ("em_iteration", "restarts")
+NAMES = ("em_iteration", "cavi_iteration", "restarts", "svi_step", "scaling", "memory", "startup")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -20,8 +20,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--peers",
         nargs="+",
         default=["sklearn"],
-        choices=[*PEERS, "none"],
-        help="libraries to compare with (default: sklearn)",
+        choices=[*PEERS, "all", "none"],
+        help="libraries to compare with, those that know the algorithm (default: sklearn)",
     )
     parser.add_argument("--output", type=Path, help=f"folder of the JSON (default: {RESULTS})")
     parser.add_argument(
@@ -33,10 +33,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
     if options.quick and options.output is None:
         parser.error("--quick needs --output, so that no real result is overwritten")
+    if options.peers == ["all"]:
+        options.peers = list(PEERS)
     if options.peers == ["none"]:
         options.peers = []
-    elif "none" in options.peers:
-        parser.error("--peers none stands alone")
+    elif {"all", "none"} & set(options.peers):
+        parser.error("--peers all and --peers none stand alone")
     return options
 
 
@@ -54,7 +56,9 @@ def main(arguments: list[str] | None = None) -> None:
             "provenance": made,
             "rows": rows,
         }
-        report.save(record, options.output or RESULTS)
+        path = report.save(record, options.output or RESULTS)
+        if hasattr(benchmark, "draw"):
+            benchmark.draw(record, path.with_suffix(".png"))
         print(report.render(record), end="\n\n", flush=True)
 
 

@@ -1,38 +1,61 @@
-"""The libraries that compete: each makes a `Contender` of the same problem."""
+"""The libraries that compete: each turns the same problem into a contender.
+
+A maker returns the contender and what is to be said about it. It runs in a process of its own, see
+`_worker`, and imports there what only it needs.
+"""
 
 import time
 import warnings
-from collections.abc import Callable
-from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-import jaxgmm
 from benchmarks._measure import Contender, Run
-from benchmarks._problems import Problem
+from benchmarks._problems import Problem, cores
+
+Made = tuple[Contender, dict[str, Any]]
 
 # A peer that takes the lanes one at a time is timed on so many of them.
 _PEER_LANES = 4
 
 
-def jaxgmm_em(problem: Problem) -> tuple[Contender, float]:
-    """The contender, and the seconds it took to trace and compile."""
+def jaxgmm_mixture(problem: Problem) -> Made:
+    """EM or CAVI, all lanes together; says the seconds it took to trace and compile.
+
+    A CPU is a device for each core, as the README advises: one lane has its rows on all of them,
+    and many lanes are shared out.
+    """
+    import jax
+
+    import jaxgmm
+
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_num_cpu_devices", cores())
+    n_devices = len(jax.devices())
+    axis = "restarts" if len(problem.starts[0]) % n_devices == 0 else "data"
+    mesh = jax.make_mesh((n_devices,), (axis,)) if n_devices > 1 else None
     x = jax.device_put(problem.x)
-    k, d = problem.starts[1].shape[1:]
-    algorithm = jaxgmm.em(jaxgmm.flat_prior(k, d, dtype=x.dtype))
+    weights, means, covariances = (jax.numpy.asarray(a) for a in problem.starts)
+    lanes, k, d = means.shape
+    if problem.algorithm == "em":
+        algorithm = jaxgmm.em(jaxgmm.flat_prior(k, d, dtype=x.dtype))
+        given: dict[str, Any] = {"parameters": (weights, means, covariances)}
+    else:
+        algorithm = jaxgmm.cavi(_prior(problem))
+        given = {"labels": jax.numpy.asarray(problem.labels())}
     # no jit: init looks at the samples, which checks them
-    states = jax.vmap(lambda *start: algorithm.init(jax.random.key(0), x, parameters=start))(
-        *problem.starts
-    )
+    states = jax.vmap(lambda given: algorithm.init(jax.random.key(0), x, **given))(given)
 
     def iterate(algorithm: Any, states: jaxgmm.State, x: jax.Array) -> jaxgmm.State:
-        return jaxgmm.run(algorithm, states, x, max_iter=problem.iterations, tol=0.0)[0]
+        return jaxgmm.run(algorithm, states, x, max_iter=problem.iterations, tol=0.0, mesh=mesh)[0]
 
     began = time.perf_counter()
     compiled = jax.jit(iterate).lower(algorithm, states, x).compile()
-    compile_seconds = time.perf_counter() - began
+    about = {"compile_seconds": time.perf_counter() - began, "devices": n_devices}
+    # where the program wants them: moving them is no part of an iteration
+    (algorithm, states, x), _ = jax.device_put(
+        ((algorithm, states, x), {}), compiled.input_shardings
+    )
 
     def run() -> Run:
         jax.block_until_ready(states)
@@ -44,79 +67,154 @@ def jaxgmm_em(problem: Problem) -> tuple[Contender, float]:
         if not (done == problem.iterations).all():
             raise RuntimeError(f"lanes did {done} iterations, not {problem.iterations}.")
         mixture = jax.vmap(jaxgmm.mixture)(final)
-        work = problem.iterations * len(done)
+        work = problem.iterations * lanes
         return Run(1e3 * seconds / work, tuple(np.asarray(a) for a in mixture))
 
-    return run, compile_seconds
+    return run, about
 
 
-def sklearn_em(problem: Problem) -> Contender:
-    """scikit-learn's GaussianMixture, one restart at a time.
+def _prior(problem: Problem) -> Any:
+    """The prior of CAVI: proper, the same for every component, and written out for the peers."""
+    import jax.numpy as jnp
+
+    import jaxgmm
+
+    k, d = problem.starts[1].shape[1:]
+    dtype = problem.x.dtype
+    return jaxgmm.Prior(
+        jaxgmm.Dirichlet(jnp.full(k, 1.0, dtype)),
+        jaxgmm.NormalWishart(
+            jnp.zeros((k, d), dtype),
+            jnp.full(k, 1.0, dtype),
+            jnp.full(k, d + 2.0, dtype),
+            jnp.broadcast_to(jnp.eye(d, dtype=dtype), (k, d, d)),
+        ),
+    )
+
+
+def sklearn_mixture(problem: Problem) -> Made:
+    """scikit-learn's GaussianMixture or BayesianGaussianMixture, one restart at a time.
 
     A fit ends with an E-step for the labels that belongs to no iteration. So the clock runs from
     the first E-step to the last M-step, which also leaves out the checks of the input.
     """
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
+    from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
 
-    class TimedMixture(GaussianMixture):
+    class Clock:
         def _e_step(self, *args: Any, **kwargs: Any) -> Any:
             if not hasattr(self, "began"):
                 self.began = time.perf_counter()
-            return super()._e_step(*args, **kwargs)
+            return super()._e_step(*args, **kwargs)  # type: ignore[misc]
 
         def _m_step(self, *args: Any, **kwargs: Any) -> None:
-            super()._m_step(*args, **kwargs)
+            super()._m_step(*args, **kwargs)  # type: ignore[misc]
             self.ended = time.perf_counter()
 
-    def fit(start: tuple[np.ndarray, ...]) -> tuple[float, Any]:
-        weights, means, covariances = start
-        model = TimedMixture(
-            n_components=len(weights),
-            tol=0.0,
-            reg_covar=0.0,
-            max_iter=problem.iterations,
-            weights_init=weights,
-            means_init=means,
-            precisions_init=np.linalg.inv(covariances),
-        )
+    class TimedMixture(Clock, GaussianMixture):
+        pass
+
+    class TimedBayesianMixture(Clock, BayesianGaussianMixture):
+        lane = 0
+
+        def _initialize_parameters(self, X: Any, *_: Any, **__: Any) -> None:  # noqa: N803
+            labels = problem.labels()[self.lane]
+            self._initialize(X, np.eye(self.n_components, dtype=X.dtype)[labels])
+
+    lanes, k, d = problem.starts[1].shape
+    common = {"n_components": k, "tol": 0.0, "reg_covar": 0.0, "max_iter": problem.iterations}
+
+    def fit(lane: int) -> tuple[float, Any]:
+        if problem.algorithm == "em":
+            weights, means, covariances = (a[lane] for a in problem.starts)
+            model: Any = TimedMixture(
+                weights_init=weights,
+                means_init=means,
+                precisions_init=np.linalg.inv(covariances),
+                **common,
+            )
+        else:
+            model = TimedBayesianMixture(
+                weight_concentration_prior_type="dirichlet_distribution",
+                weight_concentration_prior=1.0,
+                mean_prior=np.zeros(d, problem.x.dtype),
+                mean_precision_prior=1.0,
+                degrees_of_freedom_prior=d + 2.0,
+                covariance_prior=np.eye(d, dtype=problem.x.dtype),
+                **common,
+            )
+            model.lane = lane
         model.fit(problem.x)
         if model.n_iter_ != problem.iterations:
             raise RuntimeError(f"did {model.n_iter_} iterations, not {problem.iterations}.")
         return model.ended - model.began, model
 
     def run() -> Run:
-        lanes = min(len(problem.starts[0]), _PEER_LANES)
+        done = min(lanes, _PEER_LANES)
         with warnings.catch_warnings():
             # it is asked not to converge
             warnings.simplefilter("ignore", ConvergenceWarning)
-            fits = [fit(tuple(a[lane] for a in problem.starts)) for lane in range(lanes)]
+            fits = [fit(lane) for lane in range(done)]
         seconds = sum(taken for taken, _ in fits)
         found = (
             np.stack([m.weights_ for _, m in fits]),
             np.stack([m.means_ for _, m in fits]),
             np.stack([m.covariances_ for _, m in fits]),
         )
-        return Run(1e3 * seconds / (problem.iterations * lanes), found)
+        return Run(1e3 * seconds / (problem.iterations * done), found)
 
-    return run
+    return run, {}
 
 
-# name on the command line: (name in a table, module that must be installed, maker)
-PEERS: dict[str, tuple[str, str, Callable[[Problem], Contender]]] = {
-    "sklearn": ("scikit-learn", "sklearn", sklearn_em),
+def onedal_em(problem: Problem) -> Made:
+    """oneDAL's EM, one restart at a time, in the samples' own precision."""
+    import daal4py  # type: ignore[import-not-found]
+
+    algorithm = daal4py.em_gmm(
+        nComponents=problem.starts[1].shape[1],
+        fptype="float" if problem.x.dtype == np.float32 else "double",
+        maxIterations=problem.iterations,
+        accuracyThreshold=0.0,
+        covarianceStorage="full",
+    )
+
+    def fit(lane: int) -> tuple[float, tuple[np.ndarray, ...]]:
+        weights, means, covariances = (a[lane] for a in problem.starts)
+        start = weights[None], means, list(covariances)
+        began = time.perf_counter()
+        found = algorithm.compute(problem.x, *start)
+        seconds = time.perf_counter() - began
+        if int(found.nIterations[0, 0]) != problem.iterations:
+            raise RuntimeError(f"did {found.nIterations} iterations, not {problem.iterations}.")
+        # copies: the next fit writes into the same memory
+        parameters = np.array(found.weights[0]), np.array(found.means), np.stack(found.covariances)
+        return seconds, parameters
+
+    def run() -> Run:
+        done = min(len(problem.starts[0]), _PEER_LANES)
+        fits = [fit(lane) for lane in range(done)]
+        seconds = sum(taken for taken, _ in fits)
+        found = tuple(np.stack(arrays) for arrays in zip(*(f for _, f in fits), strict=True))
+        return Run(1e3 * seconds / (problem.iterations * done), found)
+
+    return run, {}
+
+
+class Peer(NamedTuple):
+    """A peer: its name in a table, its package, and its makers by algorithm."""
+
+    title: str
+    package: str
+    makers: dict[str, str]
+
+
+OURS = "benchmarks._contenders:jaxgmm_mixture"
+PEERS = {
+    "sklearn": Peer(
+        "scikit-learn",
+        "sklearn",
+        dict.fromkeys(("em", "cavi"), "benchmarks._contenders:sklearn_mixture"),
+    ),
+    "onedal": Peer("oneDAL", "daal4py", {"em": "benchmarks._contenders:onedal_em"}),
+    "numpyro": Peer("NumPyro", "numpyro", {"svi": "benchmarks._svi:numpyro_svi"}),
 }
-
-
-def make_peers(names: list[str], problem: Problem) -> dict[str, Contender]:
-    """The chosen peers, by their names in a table.
-
-    Raises:
-        ImportError: where one is not installed.
-    """
-    contenders = {}
-    for name in names:
-        title, module, make = PEERS[name]
-        import_module(module)
-        contenders[title] = make(problem)
-    return contenders

@@ -30,8 +30,8 @@ def difference(run: Run, reference: Run) -> float:
     for exact, found in zip(reference.parameters, run.parameters, strict=True):
         exact = np.asarray(exact, np.float64)[: len(found)]
         gaps.append(np.max(np.abs(exact - np.asarray(found, np.float64))) / np.max(np.abs(exact)))
-    # unlike Python's max, a NaN anywhere makes the whole NaN
-    return float(np.max(gaps))
+    # unlike Python's max, a NaN anywhere makes the whole NaN; a run may have nothing to compare
+    return float(np.max(gaps)) if gaps else 0.0
 
 
 def spread(values: list[float]) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The data that every contender is given, and the starts that it begins from."""
 
+import os
 from typing import NamedTuple
 
 import numpy as np
@@ -11,17 +12,35 @@ _RADIUS = 4.0
 
 
 class Problem(NamedTuple):
-    """EM with full covariances from given starts, for a fixed number of iterations.
+    """EM or CAVI with full covariances from given starts, for a fixed number of iterations.
 
     Attributes:
         x: samples ``(N, D)``.
         starts: weights ``(R, K)``, means ``(R, K, D)`` and covariances ``(R, K, D, D)``.
         iterations: of each lane.
+        algorithm: ``"em"``, of maximum likelihood, or ``"cavi"``.
     """
 
     x: np.ndarray
     starts: Parameters
     iterations: int
+    algorithm: str = "em"
+
+    def labels(self) -> np.ndarray:
+        """The nearest of each lane's means, where CAVI starts: ``(R, N)``."""
+        means = self.starts[1].astype(np.float64)
+        # in blocks of rows: N x K distances of all of them would be gigabytes
+        blocks = np.array_split(self.x.astype(np.float64), max(1, len(self.x) // 8192))
+        squares = (means**2).sum(-1)[:, None, :]
+        near = [np.argmin(squares - 2 * b @ means.swapaxes(-1, -2), axis=-1) for b in blocks]
+        return np.concatenate(near, axis=-1).astype(np.int32)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def make_problem(
@@ -32,6 +51,7 @@ def make_problem(
     *,
     iterations: int,
     n_restarts: int = 1,
+    algorithm: str = "em",
 ) -> Problem:
     """Samples of a mixture with correlated features; starts near its means, each its own way.
 
@@ -54,10 +74,11 @@ def make_problem(
         np.broadcast_to(1.5 * np.eye(d), (n_restarts, k, d, d)),
     )
     weights, start_means, covariances = (a.astype(dtype) for a in starts)
-    return Problem(x.astype(dtype), (weights, start_means, covariances), iterations)
+    starts = (weights, start_means, covariances)
+    return Problem(x.astype(dtype), starts, iterations, algorithm)
 
 
 def in_float64(problem: Problem) -> Problem:
     """The very same samples and starts, with room for more digits."""
     weights, means, covariances = (a.astype(np.float64) for a in problem.starts)
-    return Problem(problem.x.astype(np.float64), (weights, means, covariances), problem.iterations)
+    return problem._replace(x=problem.x.astype(np.float64), starts=(weights, means, covariances))

@@ -12,7 +12,9 @@ from typing import Any
 
 import jax
 
-_PACKAGES = ("jaxgmm", "jax", "jaxlib", "numpy", "scikit-learn")
+from benchmarks._problems import cores
+
+_PACKAGES = ("jaxgmm", "jax", "jaxlib", "numpy", "scikit-learn", "scikit-learn-intelex", "numpyro")
 # settings that change how fast anything runs
 _VARIABLES = ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -44,12 +46,6 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def provenance() -> dict[str, Any]:
     """Where, when and with what a record was measured."""
     commit = _git("rev-parse", "HEAD")
@@ -61,7 +57,7 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {package: _version(package) for package in _PACKAGES},
         "cpu": _cpu_model(),
-        "cores": _cores(),
+        "cores": cores(),
         # of the minute before: other work on the machine makes every figure doubtful
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "device": f"{device.platform} {device.device_kind}",
@@ -89,15 +85,20 @@ def _interval(values: dict[str, float], digits: int) -> str:
     return f"{short(values['median'])} ({short(values['min'])} to {short(values['max'])})"
 
 
+def _cell(found: dict[str, Any], name: str, quantity: str) -> str:
+    return _interval(found[name][quantity], 3) if name in found else ""
+
+
 def _row(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
 def render(record: dict[str, Any]) -> str:
-    """A record as Markdown: medians with (minimum to maximum), and each peer's time over ours."""
+    """A record as Markdown: medians with (minimum to maximum), and each peer's over ours."""
     rows, made = record["rows"], record["provenance"]
     axes = list(rows[0]["case"])
-    peers = [name for name in rows[0]["contenders"] if name != "jaxgmm"]
+    quantity = "megabytes" if "megabytes" in rows[0]["contenders"]["jaxgmm"] else "milliseconds"
+    peers = [*dict.fromkeys(name for row in rows for name in row["contenders"] if name != "jaxgmm")]
     head = [*axes, "jaxgmm", *peers, *(f"{name} / jaxgmm" for name in peers), "compile, s"]
     lines = [f"### {record['name']}: {record['unit']}", "", _row(head), _row(["---"] * len(head))]
     for row in rows:
@@ -106,9 +107,9 @@ def render(record: dict[str, Any]) -> str:
             _row(
                 [
                     *(str(row["case"][axis]) for axis in axes),
-                    *(_interval(found[name]["milliseconds"], 3) for name in ["jaxgmm", *peers]),
-                    *(_interval(found[name]["ratio"], 3) for name in peers),
-                    f"{found['jaxgmm']['compile_seconds']:.1f}",
+                    *(_cell(found, name, quantity) for name in ["jaxgmm", *peers]),
+                    *(_cell(found, name, "ratio") for name in peers),
+                    f"{seconds:.1f}" if (seconds := found["jaxgmm"].get("compile_seconds")) else "",
                 ]
             )
         )
@@ -117,10 +118,17 @@ def render(record: dict[str, Any]) -> str:
     for peer in peers:
         means = []
         for dtype in dtypes:
-            same = [row for row in rows if row["case"]["dtype"] == dtype]
-            ratio = geometric_mean(row["contenders"][peer]["ratio"]["median"] for row in same)
-            means.append(f"{ratio:.3g} in {dtype}")
+            ratios = [
+                row["contenders"][peer]["ratio"]["median"]
+                for row in rows
+                if row["case"]["dtype"] == dtype and peer in row["contenders"]
+            ]
+            if ratios:
+                means.append(f"{geometric_mean(ratios):.3g} in {dtype}")
         lines.append(f"Geometric mean of {peer} / jaxgmm: {', '.join(means)}.")
+    devices = {row["contenders"]["jaxgmm"].get("devices", 1) for row in rows}
+    if devices != {1}:
+        lines.append(f"jaxgmm has {max(devices)} devices, one for each core.")
     versions = ", ".join(f"{name} {v}" for name, v in made["packages"].items() if v)
     commit = f", commit {made['commit'][:10]}" if made["commit"] else ""
     modified = " (modified)" if made["modified"] else ""

@@ -6,7 +6,7 @@ from benchmarks._cases import run_cases
 
 UNIT = "ms per restart and iteration"
 SHAPE = (10240, 4, 8)
-LANES = (1, 16, 256)
+LANES = (1, 16, 256, 1024)
 QUICK_SHAPE = (300, 3, 2)
 QUICK_LANES = (3,)
 

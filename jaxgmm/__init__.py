@@ -1,6 +1,7 @@
 """Gaussian mixture inference in JAX: EM, CAVI and SVI over hundreds of restarts at once."""
 
 from jaxgmm._algorithm import Algorithm
+from jaxgmm._anneal import Annealed, annealed
 from jaxgmm._assign import label_stats, responsibility_stats
 from jaxgmm._cavi import CAVI, cavi
 from jaxgmm._degenerate import is_degenerate
@@ -38,6 +39,8 @@ from jaxgmm._predict import (
 from jaxgmm._prior import Prior, default_prior, flat_prior, interpolate, update
 from jaxgmm._result import Result
 from jaxgmm._run import run
+from jaxgmm._select import select
+from jaxgmm._selection import Selection
 from jaxgmm._squarem import Squarem, squarem
 from jaxgmm._state import State
 from jaxgmm._stats import Stats, empty_stats, merge, scale_stats
@@ -60,6 +63,7 @@ __all__ = [
     "EM",
     "SVI",
     "Algorithm",
+    "Annealed",
     "Dirichlet",
     "FixedWeights",
     "IndependentNormalGamma",
@@ -72,6 +76,7 @@ __all__ = [
     "Potentials",
     "Prior",
     "Result",
+    "Selection",
     "SphericalNormalGamma",
     "Squarem",
     "State",
@@ -81,6 +86,7 @@ __all__ = [
     "TiedNormalWishart",
     "aic",
     "align",
+    "annealed",
     "bic",
     "bound",
     "cavi",
@@ -118,6 +124,7 @@ __all__ = [
     "sampled_elbo",
     "sampled_potentials",
     "scale_stats",
+    "select",
     "squarem",
     "svi",
     "update",

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxgmm import _linalg as linalg
 from jaxgmm._blocks import choose_block_size, scan_blocks
@@ -126,15 +126,20 @@ def random_stats(
     key: Array,
     x: Float[Array, "N D"],
     n_components: int,
+    present: Bool[Array, " K"],
     *,
     sample_weight: Float[Array, " N"] | None = None,
     structure: str = "full",
 ) -> Stats:
-    """`responsibility_stats` of responsibilities drawn uniformly from the simplex, per sample."""
+    """`responsibility_stats` of responsibilities drawn uniformly from the simplex, per sample.
+
+    The simplex is that of the components that are ``present``.
+    """
 
     def respond(block: tuple[Array, Array]) -> Array:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, block[1])
         draw = jax.vmap(lambda k: jax.random.exponential(k, (n_components,), x.dtype))(keys)
+        draw = jnp.where(present, draw, 0)
         return (draw / jnp.sum(draw, axis=-1, keepdims=True)).T
 
     rows = (x, jnp.arange(x.shape[0]))

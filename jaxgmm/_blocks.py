@@ -21,6 +21,41 @@ def choose_block_size(n_samples: int, width: int, dtype: Any) -> int:
     return min(size, n_samples)
 
 
+# Of the feature pass on a CPU: features and logits of a block together, and the logits alone, by
+# how they lie; measured, see benchmarks/notes.md. Elsewhere a block only has to be long.
+_FEATURE_BYTES = 9 << 20
+_LOGIT_BYTES = {"wide": 4 << 20, "one lane": 1 << 19, "lanes": 1 << 18}
+_ACCELERATOR_BYTES = 1 << 28
+
+
+def choose_feature_block(
+    n_samples: int, n_features: int, n_logits: int, layout: str, dtype: Any
+) -> int:
+    """A power-of-two block of rows for the feature pass.
+
+    Args:
+        n_samples: N.
+        n_features: F, of each row.
+        n_logits: lanes times components.
+        layout: ``"wide"`` with the logits' axis last; with the samples' axis last ``"one lane"``
+            or ``"lanes"``.
+        dtype: of the rows.
+    """
+    item = jnp.dtype(dtype).itemsize
+    both, logits = item * (n_features + n_logits), item * n_logits
+    if jax.default_backend() != "cpu":
+        size = 1 << max((_ACCELERATOR_BYTES // both).bit_length() - 1, 7)
+        return min(size, n_samples)
+    size = 64
+    while (
+        size < 4096
+        and 2 * size * both <= _FEATURE_BYTES
+        and 2 * size * logits <= _LOGIT_BYTES[layout]
+    ):
+        size *= 2
+    return min(size, n_samples)
+
+
 def scan_blocks(
     body: Callable[[Carry, Any, Array], Carry],
     carry: Carry,

@@ -54,7 +54,9 @@ def is_degenerate(state: State) -> Bool[Array, ""]:
     regularised = state.reg_covar > 0
     few = (samples < components.minimum_samples) & ~regularised
     handful = samples < HANDFUL * components.minimum_samples
-    unbounded = (few | _thin(samples, covariance, handful)) & state.prior.components.improper()
+    behind = jnp.where(state.prior.weights.present(), samples, 0)
+    thin = _thin(behind, covariance, handful)
+    unbounded = (few | thin) & state.prior.components.improper()
     return jnp.any(empty | unbounded | _unresolved(components.mean, covariance))
 
 

@@ -12,7 +12,7 @@ from jaxgmm import _kernel as kernel
 from jaxgmm._blocks import map_blocks
 from jaxgmm._kernel import Path, Sums
 from jaxgmm._potentials import Potentials, expected_log_joint, logits
-from jaxgmm._pytree import pytree, replace, take
+from jaxgmm._pytree import pytree, replace, static, take
 from jaxgmm._stats import Stats
 from jaxgmm._validate import check_choice
 
@@ -27,6 +27,7 @@ class Data:
         centre: point ``(D,)`` near the data from which features are measured.
         total: sum of the weights of the whole data set, of which ``x`` may be a minibatch.
         scale: number of rows of the whole data set per row here; 1 unless it is a minibatch.
+        axis: of the mesh over which the rows lie, inside `shard_map`; else None (static).
     """
 
     x: Float[Array, "N D"]
@@ -34,6 +35,7 @@ class Data:
     centre: Float[Array, " D"]
     total: Float[Array, ""]
     scale: Float[Array, ""]
+    axis: str | None = static(default=None)
 
 
 def prepare(x: Float[Array, "N D"], sample_weight: Float[Array, " N"] | None = None) -> Data:
@@ -45,6 +47,7 @@ def prepare(x: Float[Array, "N D"], sample_weight: Float[Array, " N"] | None = N
 def _lane_sums(
     path: Path,
     block_size: int | None,
+    axis: str | None,
     x: Array,
     weight: Array | None,
     centre: Array,
@@ -52,18 +55,22 @@ def _lane_sums(
     potentials: Potentials,
 ) -> Sums:
     rows = None if weight is None else weight[None]
-    lanes = kernel.lane_pass(path, block_size)
+    lanes = kernel.lane_pass(path, block_size, axis)
     return take(lanes(x, rows, centre, active[None], kernel.single(potentials)), 0)
 
 
-_sums: Any = jax.custom_vjp(_lane_sums, nondiff_argnums=(0, 1))
+_sums: Any = jax.custom_vjp(_lane_sums, nondiff_argnums=(0, 1, 2))
 
 
-def _sums_forward(path: Path, block_size: int | None, *args: Any) -> tuple[Sums, Any]:
-    return _lane_sums(path, block_size, *args), args
+def _sums_forward(
+    path: Path, block_size: int | None, axis: str | None, *args: Any
+) -> tuple[Sums, Any]:
+    return _lane_sums(path, block_size, axis, *args), args
 
 
-def _sums_backward(path: Path, block_size: int | None, args: Any, cotangent: Sums) -> Any:
+def _sums_backward(
+    path: Path, block_size: int | None, axis: str | None, args: Any, cotangent: Sums
+) -> Any:
     # One more pass, by residuals and rematerialised block by block: no N x K memory.
     x, weight, _, _, potentials = args
 
@@ -142,6 +149,7 @@ def estep_on(
     sums: Sums = _sums(
         path,
         block_size,
+        data.axis,
         data.x,
         data.weight,
         data.centre,
@@ -201,19 +209,22 @@ def log_evidence(
 
 def log_evidence_on(data: Data, potentials: Potentials) -> Float[Array, ""]:
     """`log_evidence` of prepared data."""
-    return _log_evidence(data.x, data.weight, lax.stop_gradient(data.centre), potentials)
+    centre = lax.stop_gradient(data.centre)
+    return _log_evidence(data.axis, data.x, data.weight, centre, potentials)
 
 
-@jax.custom_vjp
-def _log_evidence(x: Array, weight: Array | None, centre: Array, potentials: Potentials) -> Array:
-    sums: Sums = _sums("auto", None, x, weight, centre, jnp.asarray(True), potentials)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _log_evidence(
+    axis: str | None, x: Array, weight: Array | None, centre: Array, potentials: Potentials
+) -> Array:
+    sums: Sums = _sums("auto", None, axis, x, weight, centre, jnp.asarray(True), potentials)
     return sums.log_evidence
 
 
-def _log_evidence_forward(*args: Any) -> tuple[Array, Any]:
+def _log_evidence_forward(axis: str | None, *args: Any) -> tuple[Array, Any]:
     x, weight, centre, potentials = jax.tree.map(lambda a: a.value, args, is_leaf=_is_primal)
     rows_needed = any(a.perturbed for a in jax.tree.leaves(args[:2], is_leaf=_is_primal))
-    sums: Sums = _sums("auto", None, x, weight, centre, jnp.asarray(True), potentials)
+    sums: Sums = _sums("auto", None, axis, x, weight, centre, jnp.asarray(True), potentials)
     return sums.log_evidence, (sums, potentials, x if rows_needed else None, weight)
 
 
@@ -221,7 +232,7 @@ def _is_primal(a: Any) -> bool:
     return isinstance(a, jax.custom_derivatives.CustomVJPPrimal)
 
 
-def _log_evidence_backward(residual: Any, g: Array) -> Any:
+def _log_evidence_backward(axis: str | None, residual: Any, g: Array) -> Any:
     sums, potentials, x, weight = residual
     dpotentials = jax.tree.map(lambda a: g * a, potentials_gradient(sums, potentials))
     if x is None:

@@ -2,25 +2,28 @@
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from jaxgmm._algorithm import Algorithm
-from jaxgmm._blocks import choose_block_size
+from jaxgmm._anneal import Annealed
+from jaxgmm._devices import on_automatic_axes
 from jaxgmm._estep import Data, prepare
+from jaxgmm._lanes import advance_lanes
+from jaxgmm._mesh import advance_on, check_mesh, spread_rows
 from jaxgmm._moves import proposals
 from jaxgmm._prior import Prior
 from jaxgmm._pytree import take
 from jaxgmm._race import RACING_LANES, Batch, rungs, worth_shrinking
 from jaxgmm._result import Result, data_notes
-from jaxgmm._run import advance_lanes
-from jaxgmm._starts import check_start, initial_posterior
+from jaxgmm._starts import check_start, initial_posterior, lanes_at_a_time
 from jaxgmm._state import State
 from jaxgmm._status import Status
 from jaxgmm._stochastic import Stochastic
@@ -51,6 +54,7 @@ def fit(
     progress: bool | None = None,
     racing: bool | None = None,
     moves: bool | None = None,
+    mesh: Mesh | None = None,
 ) -> Result:
     """Fit from many starts at once and keep the best.
 
@@ -88,6 +92,10 @@ def fit(
         moves: whether the best lane tries moves; by default in EM and CAVI from random starts.
             They cost about another fit of 16 lanes each time that they succeed, and once more; no
             history is kept of them.
+        mesh: devices to work on, with axes named ``"restarts"`` (each has some of the lanes),
+            ``"data"`` (each has some of the rows) or both; results are those of one device up to
+            rounding. ``x`` may lie on the mesh already, as it must where several processes
+            (`jax.distributed`) hold parts of it. By default the device of ``x``.
 
     Returns:
         `Result`, with ``best``, ``states``, ``history`` and ``summary()``.
@@ -95,7 +103,8 @@ def fit(
     Raises:
         ValueError: before any tracing, for samples that are not 2-d floating-point and finite,
             fewer rows than components, a prior of another width or dtype, bad weights, unknown
-            names, ``tol < 0``, ``max_iter < 1`` or ``n_restarts < 1``.
+            names, ``tol < 0``, ``max_iter < 1`` or ``n_restarts < 1``, a mesh with other axes, SVI
+            on a mesh with ``"data"``.
 
     Example:
         >>> import jax, jaxgmm
@@ -114,14 +123,18 @@ def fit(
     check_positive_int("n_restarts", n_restarts)
     check_positive_int("max_iter", max_iter)
     check_non_negative("tol", tol)
-    x = check_samples(x)
+    if mesh is not None:
+        mesh = check_mesh(mesh, algorithm)
+    x = check_samples(on_automatic_axes(x))
     check_model(algorithm.prior, x)
     data = _prepare(x, check_weights(sample_weight, x))
     notes = data_notes(x)
     states = start_lanes(key, data, algorithm, n_restarts, init)
-    ours = isinstance(init, str) and not isinstance(algorithm, Stochastic)
+    ours = isinstance(init, str) and not isinstance(algorithm, Stochastic | Annealed)
     racing = ours and n_restarts >= RACING_LANES if racing is None else racing
-    driver = _Driver(algorithm, data, max_iter, tol, history, progress)
+    if mesh is not None:
+        data = spread_rows(data, mesh)
+    driver = _Driver(algorithm, data, max_iter, tol, history, progress, mesh)
     states, rows, interrupted = driver.run(states, rungs(n_restarts, max_iter) if racing else [])
     result = Result(algorithm, states, rows if history else None, interrupted, notes)
     if not (ours if moves is None else moves) or interrupted:
@@ -144,6 +157,7 @@ class _Driver:
         tol: float,
         history: bool,
         progress: bool | None,
+        mesh: Mesh | None,
     ):
         self.algorithm = algorithm
         self.data = data
@@ -151,6 +165,17 @@ class _Driver:
         self.tol = jnp.asarray(tol, data.x.dtype)
         self.length = 256 if history else 0
         self.progress = progress
+        self.mesh = mesh
+        self.advance: Callable[..., Any] = functools.partial(_advance, history_length=self.length)
+        if mesh is not None:
+            self.advance = advance_on(mesh, self.length)
+
+    def quiet(self) -> "_Driver":
+        """The same without a history."""
+        tol = float(self.tol)
+        return _Driver(
+            self.algorithm, self.data, self.max_iter, tol, False, self.progress, self.mesh
+        )
 
     def run(self, states: State, rungs: list[tuple[int, int]]) -> tuple[State, np.ndarray, bool]:
         """The states, the rows of the history, and whether Ctrl-C ended it.
@@ -179,14 +204,13 @@ class _Driver:
             while True:
                 began = time.perf_counter()
                 limit = min(n_steps, rungs[0][0] - done) if rungs else n_steps
-                outcome = _advance(
+                outcome = self.advance(
                     self.algorithm,
                     batch.states,
                     self.data,
                     jnp.asarray(self.max_iter, jnp.int32),
                     self.tol,
                     jnp.asarray(limit, jnp.int32),
-                    history_length=self.length,
                 )
                 # together, before anything waits for them: an interruption finds both or neither
                 batch.states, chunks = outcome[0], [*chunks, (*outcome[1:], batch.lanes)]
@@ -208,7 +232,8 @@ class _Driver:
                 if not self.length:
                     chunks = []
                 # twice as long or half as long, never a new program: n_steps is traced
-                n_steps = max(1, int(limit * min(2.0, _CHUNK_SECONDS / elapsed)))
+                if jax.process_count() == 1:  # several processes must agree, and clocks do not
+                    n_steps = max(1, int(limit * min(2.0, _CHUNK_SECONDS / elapsed)))
                 n_steps = min(n_steps, self.length) if self.length else n_steps
         except KeyboardInterrupt:
             return batch.all_states(), _history(chunks, n_lanes), True
@@ -230,9 +255,7 @@ def _try_moves(key: Array, result: Result, driver: _Driver) -> Result:
     n = n_restarts if _MOVES <= n_restarts <= 4 * _MOVES else _MOVES
     if algorithm.prior.n_components < 2:
         return result
-    quiet = _Driver(
-        algorithm, driver.data, driver.max_iter, float(driver.tol), False, driver.progress
-    )
+    quiet = driver.quiet()
     interrupted = False
     try:
         for number in range(_MOVE_ROUNDS):
@@ -275,7 +298,7 @@ def start_lanes(key: Array, data: Data, algorithm: Algorithm, n_restarts: int, i
     n_samples = data.x.shape[0]
     if isinstance(init, str):
         check_start(init, algorithm.prior, n_samples)
-        size = _lanes_at_a_time(data, algorithm)
+        size = lanes_at_a_time(data, algorithm.prior.n_components)
         split = jax.vmap(jax.random.split)(keys)
         # conjugate updates do not ask for the view: one program more to share
         mode = algorithm.view == "mode" and not algorithm.prior.components.conjugate
@@ -312,14 +335,6 @@ def _split(init: Mapping[str, Any], n_restarts: int) -> list[dict[str, Any]]:
                     f"lane, but its shape is {tuple(np.shape(leaf))}."
                 )
     return [take(dict(init), lane) for lane in range(n_restarts)]
-
-
-def _lanes_at_a_time(data: Data, algorithm: Algorithm) -> int:
-    """How many lanes' assignments to make at once: 2^24 elements of residuals, 64 MiB float32."""
-    n_samples, dimension = data.x.shape
-    width = algorithm.prior.n_components * dimension
-    block = choose_block_size(n_samples, 2 * width, data.x.dtype)
-    return max(1, (1 << 24) // max(block * width, min(n_samples, 16384) * 4))
 
 
 @functools.partial(jax.jit, static_argnames=("init", "mode", "batch_size"))

@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
+from jax.flatten_util import ravel_pytree
 
 from jaxgmm import _linalg as linalg
-from jaxgmm._blocks import choose_block_size, scan_blocks
+from jaxgmm._blocks import choose_block_size, choose_feature_block, scan_blocks
 from jaxgmm._potentials import Potentials
 from jaxgmm._pytree import replace, take
 from jaxgmm._structures import structure
@@ -76,16 +77,35 @@ def feature_path_is_safe(potentials: Potentials, centre: Array) -> Array:
     return relative_spread(potentials, centre) * eps <= FEATURE_PATH_ERROR
 
 
+def over_devices(axis: str | None, sums: Any) -> Any:
+    """Sums over all the rows, from those of the rows that each device holds.
+
+    As one array: of several reductions a CPU's devices may each wait in another one, for ever.
+    """
+    if axis is None:
+        return sums
+    flat, restore = ravel_pytree(sums)
+    return restore(lax.psum(flat, axis))
+
+
 def feature_pass(
-    x: Array, weight: Array | None, centre: Array, potentials: Potentials, block_size: int | None
+    x: Array,
+    weight: Array | None,
+    centre: Array,
+    potentials: Potentials,
+    block_size: int | None,
+    axis: str | None = None,
 ) -> Sums:
     """All lanes by matrix products: every leaf of the potentials leads with R."""
     kind = structure(potentials.structure)
     mean = potentials.mean - centre
     weights = jax.vmap(kind.coefficients)(finite_const(potentials), mean, potentials.factor)
     lanes, components, width = weights.shape
-    size = block_size or choose_block_size(x.shape[0], width + lanes * components, x.dtype)
     wide = lanes * components >= _WIDE_LOGITS
+    layout = "wide" if wide else "one lane" if lanes == 1 else "lanes"
+    size = block_size or choose_feature_block(
+        x.shape[0], width, lanes * components, layout, x.dtype
+    )
     if wide:
         # (F, K R): the lanes are the fastest axis, and reductions run over the middle one
         matrix = weights.transpose(2, 1, 0).reshape(width, components * lanes)
@@ -118,6 +138,7 @@ def feature_pass(
     )
     carry = (jnp.zeros_like(matrix), total, zeros, zeros)
     raw, total, log_evidence, error = scan_blocks(body, carry, x, weight, size)
+    raw, total, log_evidence = over_devices(axis, (raw, total, log_evidence + error))
     if wide:
         raw = raw.reshape(width, components, lanes).transpose(2, 1, 0)
     else:
@@ -125,11 +146,15 @@ def feature_pass(
     total = jnp.broadcast_to(total, (lanes, *total.shape[1:]))
     count, mean, scatter = jax.vmap(kind.moments)(raw, total)
     shared = jax.vmap(kind.shared_log_density)(potentials.factor, total)
-    return Sums(count, mean + centre, scatter, log_evidence + error + shared)
+    return Sums(count, mean + centre, scatter, log_evidence + shared)
 
 
 def whitened_pass(
-    x: Array, weight: Array | None, potentials: Potentials, block_size: int | None
+    x: Array,
+    weight: Array | None,
+    potentials: Potentials,
+    block_size: int | None,
+    axis: str | None = None,
 ) -> Sums:
     """One lane by residuals from its means; differentiable in reverse mode, block by block."""
     kind = structure(potentials.structure)
@@ -156,10 +181,12 @@ def whitened_pass(
     count = jnp.zeros((components,), x.dtype)
     first = jnp.zeros_like(potentials.mean)
     carry = (count, first, kind.outer(count, first), zero, zero)
-    count, first, scatter, log_evidence, error = scan_blocks(body, carry, x, weight, size)
+    *sums, log_evidence, error = scan_blocks(body, carry, x, weight, size)
+    sums = over_devices(axis, (*sums, log_evidence + error))
+    count, first, scatter, log_evidence = sums
     shift = linalg.safe_divide(first, count[:, None])
     scatter = scatter - kind.outer(count, shift)
-    return Sums(count, potentials.mean + shift, scatter, log_evidence + error)
+    return Sums(count, potentials.mean + shift, scatter, log_evidence)
 
 
 def _weight_of(weight: Array | None, lane: Array) -> Array | None:
@@ -175,6 +202,7 @@ def automatic_pass(
     active: Array,
     potentials: Potentials,
     block_size: int | None,
+    axis: str | None,
 ) -> Sums:
     """The feature pass for all lanes, then the whitened one for each lane that needs it.
 
@@ -188,11 +216,12 @@ def automatic_pass(
     order = jnp.argsort(~careful, stable=True)
 
     def fast() -> Sums:
-        return feature_pass(x, weight, centre, potentials, block_size)
+        return feature_pass(x, weight, centre, potentials, block_size, axis)
 
     def redo(i: Array, sums: Sums) -> Sums:
         lane = order[i]
-        one = whitened_pass(x, _weight_of(weight, lane), take(potentials, lane), block_size)
+        mine = _weight_of(weight, lane)
+        one = whitened_pass(x, mine, take(potentials, lane), block_size, axis)
         return jax.tree.map(lambda all_lanes, new: all_lanes.at[lane].set(new), sums, one)
 
     shapes = jax.eval_shape(fast)
@@ -203,8 +232,11 @@ def automatic_pass(
 
 
 @functools.cache
-def lane_pass(path: Path, block_size: int | None) -> Callable[..., Sums]:
+def lane_pass(path: Path, block_size: int | None, axis: str | None) -> Callable[..., Sums]:
     """The pass ``(x, weight, centre, active, potentials) -> Sums`` over explicit lanes.
+
+    With an ``axis`` of a mesh, ``x`` and ``weight`` are the rows that this device holds, and the
+    sums those of all devices.
 
     Under `jax.vmap` over potentials the new axis is folded into the lanes, so that nested and
     batched fits still run as one matrix product over a shared ``x``.
@@ -214,14 +246,14 @@ def lane_pass(path: Path, block_size: int | None) -> Callable[..., Sums]:
         x: Array, weight: Array | None, centre: Array, active: Array, potentials: Potentials
     ) -> Sums:
         if path == "feature":
-            return feature_pass(x, weight, centre, potentials, block_size)
+            return feature_pass(x, weight, centre, potentials, block_size, axis)
         if path == "whitened":
             shared = weight is None or weight.shape[0] == 1
             return jax.vmap(
-                lambda w, p: whitened_pass(x, weight if shared else w[None], p, block_size),
+                lambda w, p: whitened_pass(x, weight if shared else w[None], p, block_size, axis),
                 (None if shared else 0, 0),
             )(weight, potentials)
-        return automatic_pass(x, weight, centre, active, potentials, block_size)
+        return automatic_pass(x, weight, centre, active, potentials, block_size, axis)
 
     folded = custom_vmap(run)
 

@@ -53,6 +53,17 @@ def merge_cost(m: Mixture) -> Float[Array, "K K"]:
     return jax.vmap(lambda i: jax.vmap(lambda j: cost(i, j))(index))(index)
 
 
+def pairs_by_cost(m: Mixture, present: Array | None = None) -> Int[Array, "2 P"]:
+    """All pairs ``i < j``, the cheapest to merge first, those with absent components last."""
+    first, second = (jnp.asarray(a) for a in np.triu_indices(m.weights.shape[0], 1))
+    cost = merge_cost(m)[first, second]
+    last = jnp.isnan(cost)
+    if present is not None:
+        last = last | ~(present[first] & present[second])
+    order = jnp.argsort(jnp.where(last, jnp.inf, cost))
+    return jnp.stack([first[order], second[order]])
+
+
 def merged(m: Mixture, i: Array, j: Array) -> tuple[Array, Array, Array]:
     """Weight, mean and covariance of two components together."""
     weight = m.weights[i] + m.weights[j]
@@ -92,18 +103,22 @@ def apply(m: Mixture, empty: Mixture, move: Move) -> Mixture:
     )
 
 
+def compact(m: Mixture, j: Array, last: Array) -> Mixture:
+    """The mixture after component ``j`` was emptied: the ``last`` one takes its place."""
+    gone = jnp.zeros_like(m.weights[0])
+    out = Mixture(*(a.at[j].set(a[last]) for a in m))
+    return out._replace(weights=out.weights.at[last].set(gone))
+
+
 def choose(m: Mixture, total: Array, n: int, *, mode: bool) -> Move:
     """The ``n`` most promising moves: cheap merges, each with the split of some component.
 
     For a posterior also merges alone, and splits alone into a component that is empty.
     """
     k = m.weights.shape[0]
-    first, second = np.triu_indices(k, 1)
-    cost = merge_cost(m)[first, second]
-    cheapest = jnp.argsort(jnp.where(jnp.isnan(cost), jnp.inf, cost))
-    pairs = jnp.stack([jnp.asarray(first)[cheapest], jnp.asarray(second)[cheapest]])
+    pairs = pairs_by_cost(m)
     heaviest = jnp.argsort(-m.weights)
-    count = len(first)
+    count = pairs.shape[1]
     if mode:
         # all splits with the cheapest merge, then with the next one
         index = jnp.arange(n)
@@ -125,14 +140,18 @@ def choose(m: Mixture, total: Array, n: int, *, mode: bool) -> Move:
     )
 
 
+def estimate(state: State) -> Mixture:
+    """The mixture without reg_covar, which `mixture` adds and a posterior has not."""
+    q, mode = state.posterior, state.view == "mode"
+    weights = jnp.exp(q.weights.mode()) if mode else q.weights.mean()
+    return Mixture(weights, q.components.mean, q.components.covariances(mode=mode))
+
+
 @functools.partial(jax.jit, static_argnames="n")
 def proposals(state: State, total: Array, n: int) -> Prior:
     """``n`` posteriors, each a move away from the state of one lane; every leaf leads with n."""
-    q, prior, mode = state.posterior, state.prior, state.view == "mode"
-    weights = jnp.exp(q.weights.mode()) if mode else q.weights.mean()
-    # without reg_covar, which `mixture` has and a posterior has not
-    covariances = q.components.covariances(mode=mode)
-    m = Mixture(weights, q.components.mean, covariances)
+    prior, mode = state.prior, state.view == "mode"
+    m = estimate(state)
     nothing = m if mode else _nothing(prior, total)
 
     def propose(move: Move) -> Prior:

@@ -71,8 +71,8 @@ def log_prob(state: State, x: ArrayLike) -> Float[Array, " N"]:
     return _log_prob(state, check_fitted_samples(state, x))
 
 
-@jax.jit
-def _log_prob(state: State, x: Array) -> Array:
+def log_density(state: State, x: Array) -> Array:
+    """`log_prob` of checked samples."""
     if state.view == "mode":
         return row_log_evidence(x, state_potentials(state))
     log_weights = jnp.log(state.posterior.weights.mean())
@@ -83,6 +83,9 @@ def _log_prob(state: State, x: Array) -> Array:
         )
 
     return map_blocks(rows, x, 3 * state.posterior.components.mean.size)
+
+
+_log_prob = jax.jit(log_density)
 
 
 def responsibilities(state: State, x: ArrayLike) -> Float[Array, "N K"]:
@@ -185,7 +188,8 @@ def _sample_posterior(key: Array, q: Prior, n: int) -> Mixture:
     return jax.vmap(one)(jax.random.split(key, n))
 
 
-def _plug_in(state: State) -> Potentials:
+def plug_in(state: State) -> Potentials:
+    """The potentials of the density of `mixture`, whatever the state's view."""
     if state.view == "mode":
         return mode_potentials(state.posterior, state.reg_covar)
     weights, means, covariances = mixture(state)
@@ -227,14 +231,19 @@ def icl(state: State, x: ArrayLike) -> Float[Array, ""]:
 
 @jax.jit
 def _log_likelihood(state: State, x: Array) -> Array:
-    return log_evidence(x, _plug_in(state))
+    return log_evidence(x, plug_in(state))
 
 
 @jax.jit
 def _log_assignment(state: State, x: Array) -> Array:
-    potentials = _plug_in(state)
+    return log_assignment(plug_in(state), x, None)
+
+
+def log_assignment(potentials: Potentials, x: Array, weight: Array | None) -> Array:
+    """``sum_n w_n log max_k r[n, k]``: how sure the assignments are."""
 
     def rows(block: Array) -> Array:
         return jnp.max(jax.nn.log_softmax(logits(block, potentials), axis=-1), axis=-1)
 
-    return jnp.sum(map_blocks(rows, x, 3 * potentials.mean.size))
+    values = map_blocks(rows, x, 3 * potentials.mean.size)
+    return jnp.sum(values if weight is None else weight * values)

@@ -109,7 +109,13 @@ def sort_by_mass(prior: Prior, stats: Stats, current: Prior) -> tuple[Stats, Pri
         return stats, current
     own = [n for n in prior.components.expected_shapes() if n not in prior.components.shared]
     fields = [getattr(prior.components, name) for name in own]
-    alike = jnp.all(jnp.stack([jnp.all(field == field[:1]) for field in fields]))
+    present = prior.weights.present()
+
+    def same(field: Array) -> Array:
+        shape = (-1,) + (1,) * (field.ndim - 1)
+        return jnp.all((field == field[:1]) | ~present.reshape(shape))
+
+    alike = jnp.all(jnp.stack([same(field) for field in fields]))
     order = jnp.where(alike, jnp.argsort(-stats.count), jnp.arange(prior.n_components))
     moved = {name: getattr(current.components, name)[order] for name in own}
     components = replace(current.components, **moved)

@@ -10,7 +10,7 @@ from jax import Array
 from jaxgmm._degenerate import is_degenerate
 from jaxgmm._pytree import replace
 from jaxgmm._state import State
-from jaxgmm._status import Status
+from jaxgmm._status import FAILED, Status
 
 # Fits of fewer lanes have no race.
 RACING_LANES = 16
@@ -35,17 +35,17 @@ def rungs(n_lanes: int, max_iter: int) -> list[tuple[int, int]]:
     return out
 
 
-def beaten(states: State, n_left: int) -> np.ndarray:
+def beaten(
+    status: np.ndarray, objective: np.ndarray, degenerate: np.ndarray, n_left: int
+) -> np.ndarray:
     """Which running lanes are not among the ``n_left`` best: ``(B,)``.
 
     Lanes that have converged count among the best; those that failed do not, nor those that would
     be refused if they ended now: on its way up a spike of the likelihood beats every other lane.
     """
-    status = np.asarray(states.status)
-    objective = np.asarray(states.objective, np.float64)
-    failed = np.isin(status, [int(s) for s in Status if s.failed])
-    failed = failed | np.asarray(_degenerate(states)) | ~np.isfinite(objective)
-    score = np.where(failed, -np.inf, objective)
+    objective = objective.astype(np.float64)
+    lost = np.isin(status, FAILED) | degenerate
+    score = np.where(lost | ~np.isfinite(objective), -np.inf, objective)
     # of equal lanes the first goes on
     best = np.argsort(-score, kind="stable")[:n_left]
     out = status == Status.RUNNING
@@ -83,7 +83,10 @@ class Batch:
 
     def drop(self, n_left: int) -> None:
         """The beaten lanes of all get the status DROPPED."""
-        lanes = beaten(self.all_states(), n_left)[self.lanes]
+        states = self.all_states()
+        status, objective = np.asarray(states.status), np.asarray(states.objective)
+        degenerate = np.asarray(_degenerate(states))
+        lanes = beaten(status, objective, degenerate, n_left)[self.lanes]
         status = jnp.where(jnp.asarray(lanes), int(Status.DROPPED), self.states.status)
         self.states = replace(self.states, status=status.astype(jnp.int32))
 
@@ -92,7 +95,7 @@ class Batch:
         states = self.all_states()
         status = np.asarray(states.status)
         dropped = status == Status.DROPPED
-        failed = np.isin(status, [int(s) for s in Status if s.failed])
+        failed = np.isin(status, FAILED)
         if not dropped.any() or not (dropped | failed).all():
             return False
         again = jnp.where(jnp.asarray(dropped), int(Status.RUNNING), states.status)

@@ -2,15 +2,15 @@
 
 from collections import Counter
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jaxgmm._algorithm import Algorithm
+from jaxgmm._devices import for_everyone
 from jaxgmm._pytree import take
 from jaxgmm._state import State
-from jaxgmm._status import Status
+from jaxgmm._status import FAILED, Status
 
 # Distinct optima that a summary lists.
 _OPTIMA = 5
@@ -43,7 +43,7 @@ class Result:
     @property
     def failed(self) -> np.ndarray:
         """Which lanes failed, and must not be used: ``(R,)``."""
-        return np.isin(np.asarray(self.states.status), [int(s) for s in Status if s.failed])
+        return np.isin(np.asarray(self.states.status), FAILED)
 
     @property
     def best_index(self) -> int:
@@ -120,7 +120,6 @@ class Result:
         return f"<jaxgmm.Result: {self.summary()}>"
 
 
-@jax.jit
 def _flat_columns(x: Array) -> tuple[Array, Array]:
     centred = x - x[0]
     scale = jnp.max(jnp.abs(centred), axis=0)
@@ -134,7 +133,7 @@ def _flat_columns(x: Array) -> tuple[Array, Array]:
 
 def data_notes(x: Array) -> tuple[str, ...]:
     """Sentences on constant columns, duplicated columns and equal rows."""
-    constant, correlation = (np.asarray(a) for a in _flat_columns(x))
+    constant, correlation = (np.asarray(a) for a in for_everyone(_flat_columns, x))
     if constant.all():
         return (f"all {x.shape[0]} rows of x are equal.",)
     notes = []

@@ -3,6 +3,7 @@
 import math
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.scipy.special import digamma, gammaln
 from jaxtyping import Float
@@ -34,3 +35,18 @@ def masked_product(weight: Array, value: Array) -> Array:
     """
     used = weight != 0
     return jnp.where(used, weight * jnp.where(used, value, 0), 0)
+
+
+def longer(a: Array, number: int, value: float = 0) -> Array:
+    """So many more entries of one value; in NumPy, which compiles nothing for another shape."""
+    return jnp.asarray(np.pad(np.asarray(a), (0, number), constant_values=value))
+
+
+def first(a: Array, number: int) -> Array:
+    """The first so many rows; in NumPy, as `longer`."""
+    return jnp.asarray(np.asarray(a)[:number])
+
+
+def sum_where(present: Array | None, values: Array) -> Array:
+    """Sum over the components that are present; over all of them if that is None."""
+    return jnp.sum(values if present is None else jnp.where(present, values, 0))

@@ -11,6 +11,7 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from jaxgmm._assign import label_stats, nearest_stats, random_stats, responsibility_stats
+from jaxgmm._blocks import choose_block_size, map_blocks
 from jaxgmm._estep import Data, estep_on
 from jaxgmm._prior import Prior, data_covariance, update
 from jaxgmm._pytree import replace
@@ -18,7 +19,14 @@ from jaxgmm._state import State, state_potentials
 from jaxgmm._stats import Stats
 from jaxgmm._validate import check_covariance, check_leaves_finite, check_simplex, is_traced
 
-STARTS = ("mixed", "k-means++", "k-means", "random_points", "random_responsibilities")
+STARTS = (
+    "mixed",
+    "k-means++",
+    "k-means||",
+    "k-means",
+    "random_points",
+    "random_responsibilities",
+)
 
 # Seeds are drawn from at most this many random rows; every row is assigned afterwards.
 _SEED_ROWS = 16384
@@ -48,9 +56,12 @@ def initial_posterior(
         weak = _proper_or_default(prior, data)
         if start == "random_responsibilities":
             k = prior.n_components
-            stats = random_stats(key, data.x, k, sample_weight=weight, structure=kind)
+            present = prior.weights.present()
+            stats = random_stats(key, data.x, k, present, sample_weight=weight, structure=kind)
         else:
             points = _points(key, data, prior.n_components, start)
+            # the seeds of absent components are nearest to no row
+            points = jnp.where(prior.weights.present()[:, None], points, jnp.inf)
             if start == "k-means":
                 points = lloyd(jax.random.fold_in(key, 1), data, points)
             stats = _nearest(data, points, kind)
@@ -75,7 +86,17 @@ def initial_posterior(
     return _from_state(data, prior, value, mode=mode)
 
 
+def lanes_at_a_time(data: Data, n_components: int) -> int:
+    """How many lanes' starts to make at once: 2^24 elements of residuals, 64 MiB float32."""
+    n_samples, dimension = data.x.shape
+    width = n_components * dimension
+    block = choose_block_size(n_samples, 2 * width, data.x.dtype)
+    return max(1, (1 << 24) // max(block * width, min(n_samples, 16384) * 4))
+
+
 def _points(key: Array, data: Data, n_components: int, start: str) -> Array:
+    if start == "k-means||":
+        return parallel_seeds(key, data, n_components)
     if start != "mixed":
         return seeds(key, data, n_components, spread=start != "random_points")
     coin_key, key = jax.random.split(key)
@@ -118,13 +139,15 @@ def _nearest(data: Data, points: Array, kind: str) -> Stats:
     return nearest_stats(data.x, points, _unit(data.x), sample_weight=data.weight, structure=kind)
 
 
-def seeds(key: Array, data: Data, n_components: int, *, spread: bool) -> Float[Array, "K D"]:
+def seeds(
+    key: Array, data: Data, n_components: int, *, spread: bool, unit: Array | None = None
+) -> Float[Array, "K D"]:
     """K rows of the data: by k-means++ (Arthur & Vassilvitskii 2007) if ``spread``, or at random.
 
-    Distances are in units of each feature's standard deviation. With many rows the seeds are
-    drawn from a random subset of them. A row's chance is proportional to its weight. Each seed is
-    the best of ``2 + log K`` candidates (the greedy variant, their section 5): the one that leaves
-    the least sum of squared distances.
+    Distances are in units of each feature's standard deviation, unless given. With many rows the
+    seeds are drawn from a random subset of them. A row's chance is proportional to its weight.
+    Each seed is the best of ``2 + log K`` candidates (the greedy variant, their section 5): the
+    one that leaves the least sum of squared distances.
     """
     rows_key, first_key, key = jax.random.split(key, 3)
     x, weight = _some_rows(rows_key, data)
@@ -133,7 +156,7 @@ def seeds(key: Array, data: Data, n_components: int, *, spread: bool) -> Float[A
         # Gumbel top-k: without replacement, with chances proportional to the weights
         noise = jax.random.gumbel(first_key, log_weight.shape, x.dtype)
         return x[lax.top_k(log_weight + noise, n_components)[1]]
-    scaled = x / _unit(data.x)
+    scaled = x / (_unit(data.x) if unit is None else unit)
     candidates = 2 + int(math.log(n_components))
 
     def choose(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -156,6 +179,51 @@ def seeds(key: Array, data: Data, n_components: int, *, spread: bool) -> Float[A
     index = jnp.full((n_components,), first)
     index, _ = lax.fori_loop(1, n_components, choose, (index, gap(first)))
     return x[index]
+
+
+# k-means||: rounds, and candidates of each for every component. Five rounds are enough, Bahmani et
+# al. 2012 found, where each draws half of K or more.
+_ROUNDS = 5
+_OVERSAMPLING = 2
+
+
+def parallel_seeds(key: Array, data: Data, n_components: int) -> Float[Array, "K D"]:
+    """K rows of the data by k-means|| (Bahmani et al. 2012): a few passes over all the rows.
+
+    Each of five rounds draws ``2 K`` rows together, with chances proportional to their weight times
+    the squared distance to the candidates so far; then greedy k-means++ chooses K of the
+    candidates, each of which counts for the rows nearest to it. Unlike `seeds`, which goes through
+    the rows K times and so looks at a subset of many, it looks at all of them, and needs so few
+    passes that it suits rows that lie on several devices.
+    """
+    first_key, final_key, key = jax.random.split(key, 3)
+    x, weight, unit = data.x, data.weight, _unit(data.x)
+    n_samples = x.shape[0]
+    log_weight = jnp.zeros((n_samples,), x.dtype) if weight is None else jnp.log(weight)
+    number = min(_OVERSAMPLING * n_components, n_samples)
+
+    def distance_to(points: Array) -> Array:
+        def rows(block: Array) -> Array:
+            gaps = ((block[:, None, :] - points) / unit) ** 2
+            return jnp.min(jnp.sum(gaps, axis=-1), axis=-1)
+
+        return map_blocks(rows, x, points.size)
+
+    first = x[jax.random.categorical(first_key, log_weight)][None]
+
+    def draw(distance: Array, i: Array) -> tuple[Array, Array]:
+        # Gumbel top-k: without replacement; rows without mass only when there are no others
+        noise = jax.random.gumbel(jax.random.fold_in(key, i), (n_samples,), x.dtype)
+        log_mass = jnp.log(jnp.where(distance > 0, distance, jnp.finfo(x.dtype).tiny))
+        rows = lax.top_k(log_weight + log_mass + noise, number)[1]
+        return jnp.minimum(distance, distance_to(x[rows])), x[rows]
+
+    _, drawn = lax.scan(draw, distance_to(first), jnp.arange(_ROUNDS))
+    candidates = jnp.concatenate([first, drawn.reshape(-1, x.shape[1])])
+    # the spherical structure: only the counts are looked at
+    stats = nearest_stats(x, candidates, unit, sample_weight=weight, structure="spherical")
+    chosen = replace(data, x=candidates, weight=stats.count)
+    return seeds(final_key, chosen, n_components, spread=True, unit=unit)
 
 
 def lloyd(key: Array, data: Data, points: Float[Array, "K D"]) -> Float[Array, "K D"]:

@@ -9,6 +9,8 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
+from jaxgmm._devices import for_everyone, is_local
+
 
 def is_traced(*values: Any) -> bool:
     """Whether any leaf is a tracer, whose values no check can see."""
@@ -69,17 +71,19 @@ def check_samples(x: Any, n_features: int | None = None, name: str = "x") -> Arr
     x = jnp.asarray(x)
     if not is_traced(x):
         with jax.ensure_compile_time_eval():
-            bad = np.asarray(~_finite_rows(x))
-        if bad.any():
-            raise ValueError(
-                f"{name} has NaN or infinity in rows {_rows(bad)}; drop or impute them first."
-            )
+            finite = np.asarray(for_everyone(_finite_rows if is_local(x) else _finite, x))
+        if not finite.all():
+            where = f"rows {_rows(~finite)}" if finite.ndim else "some row of some process"
+            raise ValueError(f"{name} has NaN or infinity in {where}; drop or impute them first.")
     return x
 
 
-@jax.jit
 def _finite_rows(x: Array) -> Array:
     return jnp.all(jnp.isfinite(x), axis=1)
+
+
+def _finite(x: Array) -> Array:
+    return jnp.all(jnp.isfinite(x))
 
 
 def check_weights(sample_weight: Any, x: Array, name: str = "sample_weight") -> Array | None:
@@ -91,7 +95,7 @@ def check_weights(sample_weight: Any, x: Array, name: str = "sample_weight") -> 
         raise ValueError(f"{name} must have shape ({x.shape[0]},), but its shape is {shape}.")
     weight = jnp.asarray(sample_weight, x.dtype)
     if not is_traced(weight):
-        values = np.asarray(weight)
+        values = np.asarray(for_everyone(_extremes, weight) if not is_local(weight) else weight)
         bad = ~(np.isfinite(values) & (values >= 0))
         if bad.any():
             raise ValueError(
@@ -100,6 +104,11 @@ def check_weights(sample_weight: Any, x: Array, name: str = "sample_weight") -> 
         if not values.any():
             raise ValueError(f"{name} is 0 for every sample; at least one must be positive.")
     return weight
+
+
+def _extremes(weight: Array) -> Array:
+    # NaN in both, if there is any
+    return jnp.stack([jnp.min(weight), jnp.max(weight)])
 
 
 def check_covariance(name: str, matrix: Any, n_features: int | None = None) -> Array:

@@ -94,7 +94,7 @@ def log_prior(prior: Prior, q: Prior, reg_covar: Array | float = 0.0) -> Float[A
     the flat prior gives exactly 0.
     """
     return prior.weights.log_prior(q.weights.mode()) + prior.components.log_prior(
-        q.components.mode(reg_covar)
+        q.components.mode(reg_covar), prior.weights.present()
     )
 
 

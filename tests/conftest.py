@@ -36,6 +36,8 @@ import numpy as np
 import pytest
 
 DATA = Path(__file__).parents[1] / "examples" / "data"
+# scripts that tests run in processes with devices of their own
+collect_ignore_glob = ["programs/*"]
 
 
 class Tolerance(NamedTuple):

@@ -86,7 +86,7 @@ OPTIONS = {
     "n_restarts a bool": ({"n_restarts": True}, "n_restarts must be an integer"),
     "init": (
         {"init": "kmeans"},
-        r"'kmeans' is not known.*'k-means\+\+', 'k-means', 'random_points'",
+        r"'kmeans' is not known.*'k-means\+\+', .*'random_points'",
     ),
     "init of a number": ({"init": 3}, "a start must be one of"),
     "init of an unknown name": ({"init": {"centres": x[:3]}}, r"means=.*posterior="),

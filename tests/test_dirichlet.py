@@ -7,6 +7,7 @@ import pytest
 import scipy.special
 import scipy.stats
 from conftest import Tolerance
+from jax.test_util import check_grads
 
 from jaxgmm import Dirichlet, expected_log_weights
 from jaxgmm._unconstrained import constrain, unconstrain
@@ -163,3 +164,12 @@ def test_unconstrained_round_trip(dtype: str, tolerance: Tolerance):
     back = constrain(q, unconstrain(q))
     assert back.concentration.dtype == dtype
     np.testing.assert_allclose(back.concentration, A, rtol=tolerance.value)
+
+
+def test_gradient_of_kl_in_the_prior_also_of_an_empty_component():
+    q = Dirichlet(jnp.asarray([5.0, 1.0, 2.5]))  # the second has no samples
+
+    def kl(prior_concentration: jax.Array) -> jax.Array:
+        return q.kl(Dirichlet(jnp.asarray(prior_concentration)))
+
+    check_grads(kl, (jnp.asarray([1.0, 1.0, 0.5]),), order=1, modes=("rev",))

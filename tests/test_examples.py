@@ -158,6 +158,7 @@ def test_system4(tmp_path: Path) -> None:
     check_picture(tmp_path / "picture.png")
 
 
+@pytest.mark.slow
 def test_system5_as_published(tmp_path: Path) -> None:
     text = run_example("system5_bayes.py", tmp_path / "picture.png")
     furthest, lanes = numbers(text, "furthest from the published")
@@ -185,4 +186,12 @@ def test_empirical_bayes(tmp_path: Path) -> None:
     (slope,) = numbers(text, "slope there, by log alpha")
     assert abs(slope) < 0.01
     assert numbers(text, "components in use") == [5]
+    check_picture(tmp_path / "picture.png")
+
+
+@pytest.mark.slow
+def test_selection(tmp_path: Path) -> None:
+    text = run_example("selection.py", tmp_path / "picture.png", "--largest", "4")
+    assert "[2314.29" in text
+    assert numbers(text, "  3")[1] == pytest.approx(2314.2957, abs=0.002)
     check_picture(tmp_path / "picture.png")

@@ -148,6 +148,9 @@ def test_progress_shows_the_iterations(
 
 @pytest.mark.parametrize("history", [False, True])
 def test_interruption_returns_what_there_is(x: jax.Array, em: jaxgmm.EM, history: bool):
+    # a shell that starts the tests in the background has them ignore the signal
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def run(max_iter: int) -> jaxgmm.Result:
         return jaxgmm.fit(jax.random.key(0), x, em, R, tol=0.0, max_iter=max_iter, history=history)
 

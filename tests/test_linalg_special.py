@@ -97,3 +97,21 @@ def test_products_ask_for_full_precision():
     a = jnp.ones((3, 3), jnp.float32)
     for product in (linalg.matmul, lambda a, b: linalg.einsum("ij,jk->ik", a, b)):
         assert "HIGHEST" in str(jax.make_jaxpr(product)(a, a))
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 5, 40])
+def test_factors_without_lapack(dimension: int, dtype: str, tolerance: Tolerance):
+    root = jax.random.normal(jax.random.key(0), (3, 2, dimension, dimension + 3), dtype)
+    a = linalg.matmul(root, jnp.swapaxes(root, -1, -2)) / dimension
+    lower = linalg.cholesky(a)
+    factor = linalg.inverse_factor(lower)
+    with linalg.without_lapack():
+        plain = linalg.cholesky(a)
+        np.testing.assert_allclose(plain, lower, rtol=0, atol=50 * tolerance.value)
+        again = linalg.inverse_factor(lower)
+        np.testing.assert_allclose(
+            again, factor, rtol=0, atol=50 * tolerance.value * float(jnp.abs(factor).max())
+        )
+        bad = linalg.cholesky(a.at[1].multiply(-1))
+    assert np.isnan(linalg.diagonal(bad)[1]).any(-1).all()
+    np.testing.assert_array_equal(bad[0], plain[0])

@@ -46,6 +46,16 @@ def states_of(x: jax.Array, cavi: jaxgmm.CAVI, objective: list[float], status: l
     )
 
 
+def lost(states: jaxgmm.State, n_left: int) -> np.ndarray:
+    none = np.zeros(states.status.shape, bool)
+    return beaten(np.asarray(states.status), np.asarray(states.objective), none, n_left)
+
+
+def test_a_lane_that_would_be_refused_is_beaten_however_high_it_is():
+    status, spike = np.zeros(3, np.int32), np.array([False, True, False])
+    assert beaten(status, np.array([1.0, 9.0, 2.0]), spike, 1).tolist() == [True, True, False]
+
+
 def test_the_beaten_are_running_lanes_below_the_best(x: jax.Array, cavi: jaxgmm.CAVI):
     running, done, failed = Status.RUNNING, Status.CONVERGED, Status.COLLAPSED
     states = states_of(
@@ -55,11 +65,11 @@ def test_the_beaten_are_running_lanes_below_the_best(x: jax.Array, cavi: jaxgmm.
         [running, running, failed, done, running, running, done],
     )
     # a failed lane, however high, takes no place; one that has converged does, and is not beaten
-    assert beaten(states, 2).tolist() == [True, False, False, False, False, True, False]
-    assert beaten(states, 3).tolist() == [True, False, False, False, False, True, False]
-    assert beaten(states, 1).tolist() == [True, False, False, False, True, True, False]
+    assert lost(states, 2).tolist() == [True, False, False, False, False, True, False]
+    assert lost(states, 3).tolist() == [True, False, False, False, False, True, False]
+    assert lost(states, 1).tolist() == [True, False, False, False, True, True, False]
     ties = states_of(x, cavi, [-1.0] * 4, [running] * 4)
-    assert beaten(ties, 2).tolist() == [False, False, True, True]
+    assert lost(ties, 2).tolist() == [False, False, True, True]
 
 
 def test_a_shrunken_batch_keeps_those_that_run_and_forgets_no_one(x: jax.Array, cavi: jaxgmm.CAVI):

@@ -8,7 +8,7 @@ from conftest import Tolerance, clusters
 
 import jaxgmm
 from jaxgmm._estep import prepare
-from jaxgmm._starts import seeds
+from jaxgmm._starts import parallel_seeds, seeds
 
 K = 3
 CENTRES = jnp.asarray([[0.0, 0.0], [50.0, 0.0], [0.0, 50.0]])
@@ -142,3 +142,28 @@ def test_init_and_step_inside_a_larger_program():
     start = jax.jit(algorithm.init)(key, x)
     expected = jax.jit(algorithm.step)(start, x).objective
     np.testing.assert_allclose(objective, expected, rtol=1e-10)
+
+
+def test_parallel_seeds_find_separated_groups(separated: jax.Array):
+    keys = jax.random.split(jax.random.key(0), 64)
+    data = prepare(separated)
+    points = np.asarray(jax.jit(jax.vmap(lambda k: parallel_seeds(k, data, K)))(keys))
+    assert is_row(points, separated).all()
+    assert (n_groups(points) == 3).mean() > 0.95
+    units = jnp.asarray([1024.0, 1 / 1024])
+    scaled = jax.jit(lambda k: parallel_seeds(k, prepare(separated * units), K))(keys[0])
+    np.testing.assert_array_equal(scaled, points[0] * units)
+
+
+def test_parallel_seeds_take_no_row_without_weight_and_bear_few_rows(separated: jax.Array):
+    weight = jnp.where(jnp.arange(90) % 3 == 1, 0.0, 1.0)
+    data = prepare(separated, weight)
+    points = jax.jit(lambda k: parallel_seeds(k, data, 2))(jax.random.key(0))
+    assert set((((points[:, None] - CENTRES) ** 2).sum(-1)).argmin(-1).tolist()) == {0, 2}
+    few = prepare(separated[:3])
+    points = jax.jit(lambda k: parallel_seeds(k, few, K))(jax.random.key(0))
+    assert len(np.unique(points, axis=0)) == 3
+    state = jaxgmm.em(jaxgmm.default_prior(separated, K)).init(
+        jax.random.key(0), separated, "k-means||"
+    )
+    np.testing.assert_allclose(jaxgmm.mixture(state).weights, 1 / 3, rtol=1e-6)

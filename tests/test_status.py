@@ -8,6 +8,7 @@ from conftest import clusters
 
 import jaxgmm
 from jaxgmm import Status
+from jaxgmm._pytree import replace
 
 K, R = 3, 6
 Parameters = tuple[jax.Array, jax.Array, jax.Array]
@@ -184,3 +185,40 @@ def test_a_decrease_is_an_error_that_people_see(x: jax.Array, monkeypatch: pytes
     assert int(states.status[0]) == Status.DECREASED
     assert int(states.n_iter[0]) == 4
     assert Status.DECREASED.failed
+
+
+def test_of_a_thousand_lanes_the_healthy_ones_never_notice_the_others(x: jax.Array):
+    """NaN, spikes and frozen lanes among them change not one bit of any other lane."""
+    n_lanes = 1000
+    algorithm = jaxgmm.em(jaxgmm.flat_prior(K, 2, dtype=x.dtype))
+    keys = jax.random.split(jax.random.key(0), n_lanes)
+    means = jax.vmap(lambda key: jax.random.choice(key, x, (K,), replace=False))(keys)
+    begin = jax.jit(jax.vmap(lambda key, m: algorithm.init(key, x, means=m)))
+    healthy = begin(keys, means)
+    spike = algorithm.init(keys[0], x, parameters=on_a_point(x))
+    number = np.arange(n_lanes)
+    nan, collapsed, frozen = (number % 10 == r for r in (3, 5, 8))
+
+    def spoil(leaf: jax.Array, of_spike: jax.Array) -> jax.Array:
+        shape = (-1,) + (1,) * (leaf.ndim - 1)
+        return jnp.where(collapsed.reshape(shape), of_spike, leaf)
+
+    spoilt = jax.tree.map(spoil, healthy, spike)
+    components = spoilt.posterior.components
+    bad_means = jnp.where(nan[:, None, None], jnp.nan, components.mean)
+    posterior = replace(spoilt.posterior, components=replace(components, mean=bad_means))
+    status = jnp.where(frozen, int(Status.CONVERGED), spoilt.status).astype(jnp.int32)
+    spoilt = replace(spoilt, posterior=posterior, status=status)
+
+    run = jax.jit(lambda states: jaxgmm.run(algorithm, states, x, max_iter=60, tol=1e-5)[0])
+    expected, actual = run(healthy), run(spoilt)
+    rest = ~(nan | collapsed | frozen)
+    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(actual), strict=True):
+        np.testing.assert_array_equal(np.asarray(a)[rest], np.asarray(b)[rest])
+    status = np.asarray(actual.status)
+    assert (status[nan] == Status.NONFINITE).all()
+    assert (status[collapsed] == Status.COLLAPSED).all()
+    still = jax.tree.map(lambda a: np.asarray(a)[frozen], (spoilt.posterior, actual.posterior))
+    for a, b in zip(*(jax.tree.leaves(q) for q in still), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert len(set(status[rest].tolist())) > 1  # and the healthy ones end in different ways

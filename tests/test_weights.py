@@ -115,13 +115,11 @@ def same_prior(x: jax.Array, k: int, covariance: str) -> jaxgmm.Prior:
     return jaxgmm.Prior(Dirichlet(jnp.ones(k)), replace(one, **repeated))
 
 
-# each of these compiles a program for every K
-COVARIANCES = ("full",)
-OTHERS = ("independent diag", "tied", "diag", "spherical", "known", "independent spherical")
-
-
+# each of these compiles a program for every K; test_select.py has one by default
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "covariance", [*COVARIANCES, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+    "covariance",
+    ["full", "independent diag", "tied", "diag", "spherical", "known", "independent spherical"],
 )
 def test_bound_picks_the_number_of_components(covariance: str):
     x = separated()

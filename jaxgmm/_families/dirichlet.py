@@ -1,16 +1,15 @@
 """Dirichlet weights."""
 
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import digamma, gammaln
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jaxgmm._pytree import pytree
-from jaxgmm._special import masked_product
+from jaxgmm._special import first, longer, masked_product
 
 
 def expected_log_weights(concentration: Float[Array, "*R K"]) -> Float[Array, "*R K"]:
@@ -29,7 +28,8 @@ class Dirichlet:
     """Dirichlet distribution of the mixture's weights.
 
     Attributes:
-        concentration: ``(K,)``, positive; 1 everywhere is uniform on the simplex.
+        concentration: ``(K,)``, positive; 1 everywhere is uniform on the simplex. Inside a sweep
+            over K a concentration of exactly 0 says that a component is absent.
     """
 
     concentration: Float[Array, "*R K"]
@@ -75,7 +75,9 @@ class Dirichlet:
 
     def expectation(self) -> Float[Array, " K"]:
         """`expected_log_weights` of this distribution."""
-        return expected_log_weights(self.concentration)
+        a, present = self.concentration, self.present()
+        total = digamma(jnp.sum(a))
+        return jnp.where(present, digamma(jnp.where(present, a, 1)) - total, -jnp.inf)
 
     def mean(self) -> Float[Array, " K"]:
         """``E[pi]``."""
@@ -84,17 +86,17 @@ class Dirichlet:
     def sample(self, key: Array) -> Float[Array, " K"]:
         """Log of one reparameterised draw (Figurnov et al. 2018), computed in the log domain."""
         gammas = jax.random.loggamma(key, self.concentration, dtype=self.concentration.dtype)
-        return jax.nn.log_softmax(gammas)
+        return jax.nn.log_softmax(jnp.where(self.present(), gammas, -jnp.inf))
 
     def kl(self, prior: "Dirichlet") -> Float[Array, ""]:
         """``KL(self || prior)``."""
         a, b = self.concentration, prior.concentration
         return (
             gammaln(jnp.sum(a))
-            - jnp.sum(gammaln(a))
             - gammaln(jnp.sum(b))
-            + jnp.sum(gammaln(b))
-            + jnp.sum((a - b) * expected_log_weights(a))
+            + prior._sum(gammaln(b) - gammaln(a))
+            # masked by what is present and not by a = b, where the gradient in b is not 0
+            + prior._sum((a - b) * jnp.where(prior.present(), self.expectation(), 0))
         )
 
     def log_prior(self, log_weights: Float[Array, " K"]) -> Float[Array, ""]:
@@ -104,9 +106,26 @@ class Dirichlet:
         of maximum likelihood must.
         """
         a = self.concentration
-        constant = gammaln(jnp.sum(a)) - jnp.sum(gammaln(a)) - math.lgamma(a.shape[-1])
-        constant = jnp.where(jnp.all(a == 1), 0, constant)  # exactly, whatever gammaln rounds to
-        return constant + jnp.sum(masked_product(a - 1, log_weights))
+        number = jnp.sum(self.present(), dtype=a.dtype)
+        constant = gammaln(jnp.sum(a)) - self._sum(gammaln(a)) - gammaln(number)
+        # exactly, whatever gammaln rounds to
+        constant = jnp.where(jnp.all((a == 1) | ~self.present()), 0, constant)
+        return constant + self._sum(masked_product(a - 1, log_weights))
+
+    def present(self) -> Bool[Array, " K"]:
+        """Which components there are; all of them, except inside a sweep over K."""
+        return self.concentration > 0
+
+    def _sum(self, values: Array) -> Array:
+        return jnp.sum(jnp.where(self.present(), values, 0))
+
+    def padded(self, n_absent: int) -> "Dirichlet":
+        """The same with so many absent components more."""
+        return Dirichlet(longer(self.concentration, n_absent))
+
+    def truncated(self, n_components: int) -> "Dirichlet":
+        """The first components alone."""
+        return Dirichlet(first(self.concentration, n_components))
 
     def is_proper(self) -> Array:
         return jnp.all(self.concentration > 0)

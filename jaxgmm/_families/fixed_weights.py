@@ -4,9 +4,10 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jaxgmm._pytree import pytree
+from jaxgmm._special import first, longer
 
 
 @pytree
@@ -71,6 +72,18 @@ class FixedWeights:
     def log_prior(self, log_weights: Float[Array, " K"]) -> Float[Array, ""]:
         """Zero."""
         return jnp.zeros((), self.weights.dtype)
+
+    def present(self) -> Bool[Array, " K"]:
+        """Which components there are: those with a weight."""
+        return self.weights > 0
+
+    def padded(self, n_absent: int) -> "FixedWeights":
+        """The same with so many absent components more."""
+        return FixedWeights(longer(self.weights, n_absent))
+
+    def truncated(self, n_components: int) -> "FixedWeights":
+        """The first components alone."""
+        return FixedWeights(first(self.weights, n_components))
 
     def is_proper(self) -> Array:
         return jnp.asarray(True)

@@ -11,7 +11,7 @@ from jaxgmm import _linalg as linalg
 from jaxgmm._families import _gamma as gamma
 from jaxgmm._potentials import Potentials
 from jaxgmm._pytree import pytree, replace, select
-from jaxgmm._special import LOG_2PI
+from jaxgmm._special import LOG_2PI, sum_where
 from jaxgmm._stats import Stats
 
 # Nodes of the trapezoidal rule in log tau, over so many standard deviations on either side: the
@@ -215,7 +215,9 @@ class IndependentNormalGamma:
         normal = 0.5 * jnp.sum(ratio - 1 - jnp.log(ratio) + shift)
         return normal + jnp.sum(gamma.kl(self.shape, self.rate, prior.shape, prior.rate))
 
-    def log_prior(self, point: Potentials) -> Float[Array, ""]:
+    def log_prior(
+        self, point: Potentials, present: Bool[Array, " K"] | None = None
+    ) -> Float[Array, ""]:
         """log density over (mu, sigma^2) at a point; unnormalised, so 0, for the flat prior."""
         tau = point.factor**2
         proper_mean, proper_tau = self.precision > 0, (self.shape > 0) & (self.rate > 0)
@@ -226,7 +228,9 @@ class IndependentNormalGamma:
         rate = jnp.where(proper_tau, self.rate, 1)
         constant = jnp.where(proper_tau, gamma.log_normaliser(shape, rate), 0)
         density = (self.shape + 1) * jnp.log(tau) - self.rate * tau + constant
-        return jnp.sum(normal) + jnp.sum(density)
+        if self.structure == "diag":
+            density = jnp.sum(density, axis=-1)
+        return sum_where(present, jnp.sum(normal, axis=-1) + density)
 
     def _proper(self) -> Bool[Array, " K"]:
         gammas = self._by_feature((self.shape > 0) & (self.rate > 0))

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from jaxgmm import _linalg as linalg
 from jaxgmm._potentials import Potentials, logits
 from jaxgmm._pytree import pytree, replace
-from jaxgmm._special import LOG_2PI
+from jaxgmm._special import LOG_2PI, sum_where
 from jaxgmm._stats import Stats
 
 
@@ -139,14 +139,16 @@ class KnownCovariance:
         shift = jnp.sum(linalg.matmul(self.mean - prior.mean, factor) ** 2, axis=-1)
         return 0.5 * jnp.sum(d * (ratio - 1 - jnp.log(ratio)) + prior.mean_precision * shift)
 
-    def log_prior(self, point: Potentials) -> Float[Array, ""]:
+    def log_prior(
+        self, point: Potentials, present: Bool[Array, " K"] | None = None
+    ) -> Float[Array, ""]:
         """Log density over the means at a point; unnormalised, so 0, for the flat prior."""
         kappa = self.mean_precision
         shift = jnp.sum(linalg.matmul(point.mean - self.mean, point.factor) ** 2, axis=-1)
         proper = kappa > 0
         constant = 0.5 * self.n_features * (jnp.log(jnp.where(proper, kappa, 1)) - LOG_2PI)
         constant = constant + linalg.log_det(point.factor)
-        return jnp.sum(jnp.where(proper, constant, 0) - 0.5 * kappa * shift)
+        return sum_where(present, jnp.where(proper, constant, 0) - 0.5 * kappa * shift)
 
     def is_proper(self) -> Array:
         return jnp.all(self.mean_precision > 0)

@@ -12,7 +12,7 @@ from jaxgmm._families import _gamma as gamma
 from jaxgmm._families import _student as student
 from jaxgmm._potentials import Potentials
 from jaxgmm._pytree import pytree, select
-from jaxgmm._special import LOG_2PI
+from jaxgmm._special import LOG_2PI, sum_where
 from jaxgmm._stats import Stats
 
 
@@ -154,7 +154,9 @@ class NormalGamma:
         gammas = gamma.kl(self.shape, self.rate, prior.shape, prior.rate)
         return 0.5 * jnp.sum(normal) + jnp.sum(gammas)
 
-    def log_prior(self, point: Potentials) -> Float[Array, ""]:
+    def log_prior(
+        self, point: Potentials, present: Bool[Array, " K"] | None = None
+    ) -> Float[Array, ""]:
         """log density over (mu, sigma^2) at a point; unnormalised, so 0, for the flat prior."""
         precision, kappa = point.factor**2, self.mean_precision[:, None]
         density = (self.shape + 1.5) * jnp.log(precision) - self.rate * precision
@@ -163,7 +165,7 @@ class NormalGamma:
         shape, rate = jnp.where(proper, self.shape, 1), jnp.where(proper, self.rate, 1)
         normal = 0.5 * (jnp.log(jnp.where(proper, kappa, 1)) - LOG_2PI)
         constant = gamma.log_normaliser(shape, rate) + normal
-        return jnp.sum(density + jnp.where(proper, constant, 0))
+        return sum_where(present, jnp.sum(density + jnp.where(proper, constant, 0), axis=-1))
 
     def _proper(self) -> Bool[Array, " K"]:
         return jnp.all((self.shape > 0) & (self.rate > 0), axis=-1) & (self.mean_precision > 0)

@@ -12,7 +12,7 @@ from jaxgmm._families import _student as student
 from jaxgmm._families import _wishart as wishart
 from jaxgmm._potentials import Potentials, point_log_det
 from jaxgmm._pytree import pytree, replace, select
-from jaxgmm._special import LOG_2PI
+from jaxgmm._special import LOG_2PI, sum_where
 from jaxgmm._stats import Stats
 from jaxgmm._unconstrained import CovarianceMap
 
@@ -187,11 +187,13 @@ class NormalWishart:
         normal = 0.5 * (d * (ratio - 1 - jnp.log(ratio)) + prior.mean_precision * nu * shift)
         return jnp.sum(wishart.kl(nu, self.scale, prior.degrees_of_freedom, prior.scale) + normal)
 
-    def log_prior(self, point: Potentials) -> Float[Array, ""]:
+    def log_prior(
+        self, point: Potentials, present: Bool[Array, " K"] | None = None
+    ) -> Float[Array, ""]:
         """log density over (mu, Sigma) at a point, normal-inverse-Wishart.
 
         An improper prior, which has no constant, gives the unnormalised density: the flat one
-        gives exactly 0.
+        gives exactly 0. Only the ``present`` components count.
         """
         d = self.n_features
         trace = jnp.sum(linalg.matmul(self.scale, point.factor) * point.factor, axis=(-2, -1))
@@ -203,7 +205,7 @@ class NormalWishart:
         kappa = jnp.where(proper, self.mean_precision, 1)
         scale = jnp.where(proper[:, None, None], self.scale, jnp.eye(d, dtype=nu.dtype))
         constant = wishart.log_normaliser(nu, scale) + 0.5 * d * (jnp.log(kappa) - LOG_2PI)
-        return jnp.sum(density + jnp.where(proper, constant, 0))
+        return sum_where(present, density + jnp.where(proper, constant, 0))
 
     def _proper(self) -> Array:
         return (self.degrees_of_freedom > self.n_features - 1) & (self.mean_precision > 0)

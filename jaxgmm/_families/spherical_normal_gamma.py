@@ -12,7 +12,7 @@ from jaxgmm._families import _gamma as gamma
 from jaxgmm._families import _student as student
 from jaxgmm._potentials import Potentials
 from jaxgmm._pytree import pytree, replace, select
-from jaxgmm._special import LOG_2PI
+from jaxgmm._special import LOG_2PI, sum_where
 from jaxgmm._stats import Stats
 
 
@@ -158,7 +158,9 @@ class SphericalNormalGamma:
         gammas = gamma.kl(self.shape, self.rate, prior.shape, prior.rate)
         return jnp.sum(0.5 * normal + gammas)
 
-    def log_prior(self, point: Potentials) -> Float[Array, ""]:
+    def log_prior(
+        self, point: Potentials, present: Bool[Array, " K"] | None = None
+    ) -> Float[Array, ""]:
         """log density over (mu, sigma^2) at a point; unnormalised, so 0, for the flat prior."""
         precision, kappa = point.factor**2, self.mean_precision
         density = self._divisor() * jnp.log(precision) - self.rate * precision
@@ -168,7 +170,7 @@ class SphericalNormalGamma:
         shape, rate = jnp.where(proper, self.shape, 1), jnp.where(proper, self.rate, 1)
         normal = 0.5 * self.n_features * (jnp.log(jnp.where(proper, kappa, 1)) - LOG_2PI)
         constant = gamma.log_normaliser(shape, rate) + normal
-        return jnp.sum(density + jnp.where(proper, constant, 0))
+        return sum_where(present, density + jnp.where(proper, constant, 0))
 
     def _proper(self) -> Bool[Array, " K"]:
         return (self.shape > 0) & (self.rate > 0) & (self.mean_precision > 0)

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.scipy.special import betaln, digamma
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jaxgmm._linalg import safe_divide
 from jaxgmm._pytree import pytree
-from jaxgmm._special import masked_product
+from jaxgmm._special import first, longer, masked_product
 
 
 @pytree
@@ -23,7 +23,8 @@ class StickBreaking:
 
     Attributes:
         alpha: ``(K - 1,)``, positive.
-        beta: ``(K - 1,)``, positive.
+        beta: ``(K - 1,)``, positive. Inside a sweep over K a beta of exactly 0 says that a stick is
+            the last one: the components after it are absent.
     """
 
     alpha: Float[Array, "*R Kminus1"]
@@ -58,18 +59,24 @@ class StickBreaking:
     ) -> "StickBreaking":
         """The distribution of ``total`` observations whose mode (else mean) is ``weights``."""
         base = 1 if mode else jnp.finfo(weights.dtype).tiny
-        return StickBreaking(base + total * weights[:-1], base + total * _after(weights))
+        down = jnp.where(self.beta > 0, base + total * _after(weights), 0)
+        return StickBreaking(base + total * weights[:-1], down)
 
     def mode(self) -> Float[Array, " K"]:
         """log of the weights at the mode of the sticks; -inf for an empty component."""
         up, down = jnp.maximum(self.alpha - 1, 0), jnp.maximum(self.beta - 1, 0)
-        v = safe_divide(up, up + down)
+        v = jnp.where(self.beta > 0, safe_divide(up, up + down), 1)
         return _weights_of(_log(v), _log(1 - v))
 
     def expectation(self) -> Float[Array, " K"]:
         """``E[log pi_k]``: digammas of the sticks (Blei & Jordan 2006, section 3.2)."""
-        both = digamma(self.alpha + self.beta)
-        return _weights_of(digamma(self.alpha) - both, digamma(self.beta) - both)
+        breaks = self.beta > 0
+        beta = jnp.where(breaks, self.beta, 1)
+        both = digamma(self.alpha + beta)
+        return _weights_of(
+            jnp.where(breaks, digamma(self.alpha) - both, 0),
+            jnp.where(breaks, digamma(beta) - both, -jnp.inf),
+        )
 
     def mean(self) -> Float[Array, " K"]:
         """``E[pi]``; the sticks are independent."""
@@ -81,20 +88,24 @@ class StickBreaking:
         first, second = jax.random.split(key)
         dtype = self.alpha.dtype
         up = jax.random.loggamma(first, self.alpha, dtype=dtype)
-        down = jax.random.loggamma(second, self.beta, dtype=dtype)
+        down = jax.random.loggamma(second, jnp.where(self.beta > 0, self.beta, 1), dtype=dtype)
+        down = jnp.where(self.beta > 0, down, -jnp.inf)
         both = jnp.logaddexp(up, down)
         return _weights_of(up - both, down - both)
 
     def kl(self, prior: "StickBreaking") -> Float[Array, ""]:
         """``KL(self || prior)``: K - 1 beta distributions."""
-        a, b, a0, b0 = self.alpha, self.beta, prior.alpha, prior.beta
+        breaks = prior.beta > 0
+        a, a0 = self.alpha, prior.alpha
+        b, b0 = jnp.where(breaks, self.beta, 1), jnp.where(breaks, prior.beta, 1)
         both = digamma(a + b)
-        return jnp.sum(
+        terms = (
             betaln(a0, b0)
             - betaln(a, b)
             + (a - a0) * (digamma(a) - both)
             + (b - b0) * (digamma(b) - both)
         )
+        return jnp.sum(jnp.where(breaks, terms, 0))
 
     def log_prior(self, log_weights: Float[Array, " K"]) -> Float[Array, ""]:
         """log density of the sticks at the given weights, relative to the uniform distribution."""
@@ -103,9 +114,25 @@ class StickBreaking:
         whole = jnp.where(known, left[:-1], 0)
         log_v = jnp.where(known, log_weights[:-1] - whole, -jnp.inf)
         log_rest = jnp.where(known, left[1:] - whole, 0)
-        density = masked_product(self.alpha - 1, log_v)
-        density = density + masked_product(self.beta - 1, log_rest)
-        return jnp.sum(density - betaln(self.alpha, self.beta))
+        breaks = self.beta > 0
+        beta = jnp.where(breaks, self.beta, 1)
+        density = masked_product(self.alpha - 1, log_v) + masked_product(beta - 1, log_rest)
+        return jnp.sum(jnp.where(breaks, density - betaln(self.alpha, beta), 0))
+
+    def present(self) -> Bool[Array, " K"]:
+        """Which components there are; all of them, except inside a sweep over K."""
+        breaks = jnp.cumsum(self.beta == 0) == 0
+        return jnp.concatenate([jnp.ones((1,), bool), breaks])
+
+    def padded(self, n_absent: int) -> "StickBreaking":
+        """The same with so many absent components more."""
+        return StickBreaking(longer(self.alpha, n_absent, 1.0), longer(self.beta, n_absent))
+
+    def truncated(self, n_components: int) -> "StickBreaking":
+        """The first components alone."""
+        return StickBreaking(
+            first(self.alpha, n_components - 1), first(self.beta, n_components - 1)
+        )
 
     def is_proper(self) -> Array:
         return jnp.all((self.alpha > 0) & (self.beta > 0))

@@ -12,7 +12,7 @@ from jaxgmm._families import _student as student
 from jaxgmm._families import _wishart as wishart
 from jaxgmm._potentials import Potentials, point_log_det
 from jaxgmm._pytree import pytree, replace
-from jaxgmm._special import LOG_2PI
+from jaxgmm._special import LOG_2PI, sum_where
 from jaxgmm._stats import Stats
 from jaxgmm._unconstrained import CovarianceMap
 
@@ -176,19 +176,35 @@ class TiedNormalWishart:
         normal = 0.5 * (d * (ratio - 1 - jnp.log(ratio)) + prior.mean_precision * nu * shift)
         return wishart.kl(nu, self.scale, prior.degrees_of_freedom, prior.scale) + jnp.sum(normal)
 
-    def log_prior(self, point: Potentials) -> Float[Array, ""]:
-        """log density over (mu, Sigma) at a point; unnormalised, so 0, for the flat prior."""
-        d, nu, kappa = self.n_features, self.degrees_of_freedom, self.mean_precision
+    def log_prior(
+        self, point: Potentials, present: Bool[Array, " K"] | None = None
+    ) -> Float[Array, ""]:
+        """log density over (mu, Sigma) at a point; unnormalised, so 0, for the flat prior.
+
+        Only the ``present`` components count; see `for_mode` for the absent ones.
+        """
+        absent = jnp.zeros((), self.mean.dtype)
+        if present is not None:
+            absent = jnp.sum(~present, dtype=absent.dtype)
+        d, nu, kappa = self.n_features, self.degrees_of_freedom + absent, self.mean_precision
         trace = jnp.sum(linalg.matmul(self.scale, point.factor) * point.factor)
         shift = jnp.sum(linalg.matmul(point.mean - self.mean, point.factor) ** 2, axis=-1)
         density = self._divisor() * point_log_det(point)[0]
         density = density - 0.5 * (trace + jnp.sum(kappa * shift))
-        proper = self._proper()
+        proper = (nu > d - 1) & jnp.all(kappa > 0)
         nu, kappa = jnp.where(proper, nu, d + 1), jnp.where(proper, kappa, 1)
         scale = jnp.where(proper, self.scale, jnp.eye(d, dtype=kappa.dtype))
-        normals = 0.5 * d * jnp.sum(jnp.log(kappa) - LOG_2PI)
+        normals = 0.5 * d * sum_where(present, jnp.log(kappa) - LOG_2PI)
         constant = wishart.log_normaliser(nu, scale) + normals
         return density + jnp.where(proper, constant, 0)
+
+    def for_mode(self, n_absent: int) -> "TiedNormalWishart":
+        """What a padded prior is in the mode view, with so many of its components absent.
+
+        At the joint mode each absent mean, which sits at its prior's, still adds a half of
+        ``log|Lambda|`` to the density; a degree of freedom less for each takes it off again.
+        """
+        return replace(self, degrees_of_freedom=self.degrees_of_freedom - n_absent)
 
     def _proper(self) -> Array:
         degrees = self.degrees_of_freedom > self.n_features - 1

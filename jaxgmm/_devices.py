@@ -1,0 +1,35 @@
+"""Arrays that lie on several devices, of one process or of several."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+
+def is_local(a: Any) -> bool:
+    """Whether this process can read all of an array."""
+    return not isinstance(a, jax.Array) or a.is_fully_addressable or a.is_fully_replicated
+
+
+def for_everyone(function: Callable[..., Any], x: jax.Array) -> Any:
+    """``function(x)``, compiled, such that every process that holds a part of x can read it."""
+    if is_local(x) or not isinstance(x.sharding, NamedSharding):
+        return jax.jit(function)(x)
+    return jax.jit(function, out_shardings=NamedSharding(x.sharding.mesh, P()))(x)
+
+
+def automatic(mesh: Mesh) -> Mesh:
+    """The same devices with automatic axes, along which any operation may be partitioned."""
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
+
+
+def on_automatic_axes(x: Any) -> Any:
+    """The same array, if it lies along explicit axes of a mesh, along automatic ones."""
+    if not isinstance(x, jax.Array) or not isinstance(x.sharding, NamedSharding):
+        return x
+    mesh = x.sharding.mesh
+    if not isinstance(mesh, Mesh) or AxisType.Explicit not in mesh.axis_types:
+        return x
+    return jax.device_put(x, NamedSharding(automatic(mesh), x.sharding.spec))

@@ -1,0 +1,95 @@
+"""Pictures, on matplotlib axes of yours: axes in, axes out, and pyplot is never touched.
+
+Needs matplotlib: ``pip install "jaxgmm[plot]"``. Colours are those of Okabe & Ito (2008), which all
+kinds of colour vision tell apart, and each goes with a marker and a line style of its own.
+"""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from jaxgmm._selection import CRITERIA, Selection
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("o", "^", "s", "D", "v", "P", "X")
+_LINES = ("-", "--", "-.", ":")
+_NAMES = {
+    "bic": "BIC (smaller is better)",
+    "aic": "AIC (smaller is better)",
+    "icl": "ICL (smaller is better)",
+    "elbo": "ELBO (nats, larger is better)",
+    "cv": "held-out log-density (nats per sample, larger is better)",
+}
+
+
+def new_axes(width: float = 6.0, height: float = 4.0) -> Axes:
+    """Axes of a figure that belongs to no window: ``axes.figure.savefig(path)`` keeps it."""
+    return Figure(figsize=(width, height), layout="constrained").add_subplot()
+
+
+def selection(selection: Selection, ax: Axes | None = None) -> Axes:
+    """The criterion against the number of components, a line for each covariance.
+
+    A ring marks the best; with ``"cv"`` bars show a standard error. Where some curve is so much
+    worse that the others would be flattened, the axis leaves its worst part out.
+
+    Args:
+        selection: from `jaxgmm.select`.
+        ax: by default new ones.
+
+    Example:
+        >>> import jax, jaxgmm, jaxgmm.plot
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
+        >>> found = jaxgmm.select(jax.random.key(1), x, (1, 2), "spherical", n_restarts=2)
+        >>> print(jaxgmm.plot.selection(found).get_xlabel())
+        number of components K
+    """
+    ax = new_axes() if ax is None else ax
+    name = selection.criterion
+    table = selection.table
+    limits = _without_the_worst(selection)
+    for i, (covariance, (k, value)) in enumerate(selection.curves().items()):
+        outside = limits is not None and not ((value > limits[0]) & (value < limits[1])).any()
+        style = {
+            "color": _COLOURS[i % len(_COLOURS)],
+            "marker": _MARKERS[i % len(_MARKERS)],
+            "linestyle": _LINES[i % len(_LINES)],
+            "markersize": 5,
+            "label": f"{covariance} (beyond the axis)" if outside else covariance,
+        }
+        if name == "cv":
+            error = table["cv_error"][table["covariance"] == covariance]
+            ax.errorbar(k, value, error, capsize=3, **style)
+        else:
+            ax.plot(k, value, **style)
+    best = selection.best_index
+    ax.scatter(
+        [table["n_components"][best]],
+        [table[name][best]],
+        s=180,
+        facecolors="none",
+        edgecolors="black",
+        linewidths=1.5,
+        zorder=5,
+        label=f"best: {selection.covariance}, K={selection.n_components}",
+    )
+    if limits is not None:
+        ax.set_ylim(*limits)
+    ax.set(xlabel="number of components K", ylabel=_NAMES[name])
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(frameon=False)
+    return ax
+
+
+def _without_the_worst(selection: Selection) -> tuple[float, float] | None:
+    """Limits that show the better half of all values and as much again, if that leaves some out."""
+    sign = CRITERIA[selection.criterion]
+    loss = sign * selection.table[selection.criterion]
+    loss = np.sort(loss[np.isfinite(loss)])
+    low, middle = loss[0], np.median(loss)
+    high = middle + (middle - low)
+    if loss[-1] <= high + (high - low):
+        return None
+    low = low - 0.08 * (high - low)
+    return (float(low), float(high)) if sign > 0 else (float(-high), float(-low))
