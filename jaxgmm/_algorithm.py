@@ -159,6 +159,24 @@ class Algorithm:
         return status.astype(jnp.int32)
 
 
+class Wrapper(Algorithm):
+    """An algorithm around another, ``inner``, whose model and view are its own."""
+
+    inner: Any
+
+    @property
+    def prior(self) -> Prior:  # type: ignore[override]
+        return self.inner.prior
+
+    @property
+    def view(self) -> str:  # type: ignore[override]
+        return self.inner.view
+
+    @property
+    def reg_covar(self) -> Any:
+        return getattr(self.inner, "reg_covar", 0.0)
+
+
 def no_objective(prior: Prior) -> Array:
     """The memory of `observe` before the first iteration."""
     return jnp.asarray(-jnp.inf, prior.dtype)

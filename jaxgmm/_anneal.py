@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from jaxgmm._algorithm import Algorithm
+from jaxgmm._algorithm import Wrapper
 from jaxgmm._cavi import CAVI
 from jaxgmm._em import EM
 from jaxgmm._estep import Data, estep_on
@@ -25,7 +25,7 @@ def tempered(potentials: Potentials, beta: Array) -> Potentials:
 
 
 @pytree
-class Annealed(Algorithm):
+class Annealed(Wrapper):
     """See `annealed`."""
 
     inner: EM | CAVI
@@ -35,18 +35,6 @@ class Annealed(Algorithm):
     @property
     def name(self) -> str:  # type: ignore[override]
         return f"annealed {self.inner.name}"
-
-    @property
-    def prior(self) -> Prior:  # type: ignore[override]
-        return self.inner.prior
-
-    @property
-    def view(self) -> str:  # type: ignore[override]
-        return self.inner.view
-
-    @property
-    def reg_covar(self) -> Array | float:
-        return getattr(self.inner, "reg_covar", 0.0)
 
     def begin(self, key: Array, shared_key: Array, posterior: Prior, data: Data) -> State:
         return self.inner.begin(key, shared_key, posterior, data)

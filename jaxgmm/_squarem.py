@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jaxgmm._algorithm import Algorithm
+from jaxgmm._algorithm import Wrapper
 from jaxgmm._cavi import CAVI
 from jaxgmm._coordinates import coordinates_of, posterior_of
 from jaxgmm._em import EM
@@ -51,7 +51,7 @@ class Extrapolation:
 
 
 @pytree
-class Squarem(Algorithm):
+class Squarem(Wrapper):
     """See `squarem`."""
 
     inner: EM | CAVI
@@ -59,18 +59,6 @@ class Squarem(Algorithm):
     @property
     def name(self) -> str:  # type: ignore[override]
         return f"{self.inner.name} with SQUAREM"
-
-    @property
-    def prior(self) -> Prior:  # type: ignore[override]
-        return self.inner.prior
-
-    @property
-    def view(self) -> str:  # type: ignore[override]
-        return self.inner.view
-
-    @property
-    def reg_covar(self) -> Any:
-        return getattr(self.inner, "reg_covar", 0.0)
 
     @property
     def monotone(self) -> bool | Array:
