@@ -1,15 +1,27 @@
 """``python -m benchmarks [NAME...]``: measure, write JSON, print Markdown."""
 
 import argparse
+import os
 from importlib import import_module
 from pathlib import Path
 
 import jax
 
 from benchmarks import _report as report
+from benchmarks._bars import draw_bars
 from benchmarks._contenders import PEERS
 
-NAMES = ("em_iteration", "cavi_iteration", "restarts", "svi_step", "scaling", "memory", "startup")
+NAMES = (
+    "em_iteration",
+    "cavi_iteration",
+    "restarts",
+    "svi_step",
+    "time_to_optimum",
+    "scaling",
+    "memory",
+    "startup",
+    "accelerator",
+)
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -22,6 +34,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         default=["sklearn"],
         choices=[*PEERS, "all", "none"],
         help="libraries to compare with, those that know the algorithm (default: sklearn)",
+    )
+    parser.add_argument(
+        "--device", choices=["cpu", "gpu", "tpu"], help="where jaxgmm runs (default: JAX's choice)"
     )
     parser.add_argument("--output", type=Path, help=f"folder of the JSON (default: {RESULTS})")
     parser.add_argument(
@@ -44,6 +59,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
+    if options.device:
+        # for this process and those of the contenders; CUDA is what JAX calls an NVIDIA GPU
+        platform = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}[options.device]
+        os.environ["JAX_PLATFORMS"] = platform
+        jax.config.update("jax_platforms", platform)
     jax.config.update("jax_enable_x64", True)
     for name in options.names or NAMES:
         benchmark = import_module(f"benchmarks.{name}")
@@ -57,8 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
             "rows": rows,
         }
         path = report.save(record, options.output or RESULTS)
-        if hasattr(benchmark, "draw"):
-            benchmark.draw(record, path.with_suffix(".png"))
+        getattr(benchmark, "draw", draw_bars)(record, path.with_suffix(".png"))
         print(report.render(record), end="\n\n", flush=True)
 
 

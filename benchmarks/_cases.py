@@ -46,6 +46,7 @@ def run_cases(
             theirs = {
                 peer.title: stack.enter_context(Worker(peer.makers[algorithm], problem))
                 for peer in chosen
+                if peer.can(problem)
             }
             found = compare(
                 ours,

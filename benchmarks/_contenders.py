@@ -6,6 +6,7 @@ A maker returns the contender and what is to be said about it. It runs in a proc
 
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +39,7 @@ def jaxgmm_mixture(problem: Problem) -> Made:
     weights, means, covariances = (jax.numpy.asarray(a) for a in problem.starts)
     lanes, k, d = means.shape
     if problem.algorithm == "em":
-        algorithm = jaxgmm.em(jaxgmm.flat_prior(k, d, dtype=x.dtype))
+        algorithm = jaxgmm.em(jaxgmm.flat_prior(k, d, problem.covariance, x.dtype))
         given: dict[str, Any] = {"parameters": (weights, means, covariances)}
     else:
         algorithm = jaxgmm.cavi(_prior(problem))
@@ -121,10 +122,10 @@ def sklearn_mixture(problem: Problem) -> Made:
             labels = problem.labels()[self.lane]
             self._initialize(X, np.eye(self.n_components, dtype=X.dtype)[labels])
 
-    lanes, k, d = problem.starts[1].shape
+    k, d = problem.starts[1].shape[1:]
     common = {"n_components": k, "tol": 0.0, "reg_covar": 0.0, "max_iter": problem.iterations}
 
-    def fit(lane: int) -> tuple[float, Any]:
+    def fit(lane: int) -> tuple[float, tuple[np.ndarray, ...]]:
         if problem.algorithm == "em":
             weights, means, covariances = (a[lane] for a in problem.starts)
             model: Any = TimedMixture(
@@ -144,26 +145,16 @@ def sklearn_mixture(problem: Problem) -> Made:
                 **common,
             )
             model.lane = lane
-        model.fit(problem.x)
-        if model.n_iter_ != problem.iterations:
-            raise RuntimeError(f"did {model.n_iter_} iterations, not {problem.iterations}.")
-        return model.ended - model.began, model
-
-    def run() -> Run:
-        done = min(lanes, _PEER_LANES)
         with warnings.catch_warnings():
             # it is asked not to converge
             warnings.simplefilter("ignore", ConvergenceWarning)
-            fits = [fit(lane) for lane in range(done)]
-        seconds = sum(taken for taken, _ in fits)
-        found = (
-            np.stack([m.weights_ for _, m in fits]),
-            np.stack([m.means_ for _, m in fits]),
-            np.stack([m.covariances_ for _, m in fits]),
-        )
-        return Run(1e3 * seconds / (problem.iterations * done), found)
+            model.fit(problem.x)
+        if model.n_iter_ != problem.iterations:
+            raise RuntimeError(f"did {model.n_iter_} iterations, not {problem.iterations}.")
+        seconds = model.ended - model.began
+        return seconds, (model.weights_, model.means_, model.covariances_)
 
-    return run, {}
+    return _one_by_one(problem, fit), {}
 
 
 def onedal_em(problem: Problem) -> Made:
@@ -190,6 +181,37 @@ def onedal_em(problem: Problem) -> Made:
         parameters = np.array(found.weights[0]), np.array(found.means), np.stack(found.covariances)
         return seconds, parameters
 
+    return _one_by_one(problem, fit), {}
+
+
+def gmmx_em(problem: Problem) -> Made:
+    """GMMX's EM, one restart at a time."""
+    import jax
+    from gmmx import EMFitter, GaussianMixtureModelJax  # type: ignore[import-not-found]
+
+    x = jax.device_put(problem.x)
+    fitter = EMFitter(max_iter=problem.iterations, tol=0.0, reg_covar=0.0)
+
+    def fit(lane: int) -> tuple[float, tuple[np.ndarray, ...]]:
+        weights, means, covariances = (jax.numpy.asarray(a[lane]) for a in problem.starts)
+        start = GaussianMixtureModelJax.from_squeezed(means, covariances, weights)
+        began = time.perf_counter()
+        found = fitter.fit(x, start)
+        jax.block_until_ready(found.gmm)
+        seconds = time.perf_counter() - began
+        if int(found.n_iter) != problem.iterations:
+            raise RuntimeError(f"did {found.n_iter} iterations, not {problem.iterations}.")
+        model = found.gmm
+        return seconds, (model.weights_numpy, model.means_numpy, model.covariances.values_numpy)
+
+    return _one_by_one(problem, fit), {}
+
+
+def _one_by_one(
+    problem: Problem, fit: Callable[[int], tuple[float, tuple[np.ndarray, ...]]]
+) -> Contender:
+    """The contender that fits some of the lanes in turn."""
+
     def run() -> Run:
         done = min(len(problem.starts[0]), _PEER_LANES)
         fits = [fit(lane) for lane in range(done)]
@@ -197,15 +219,31 @@ def onedal_em(problem: Problem) -> Made:
         found = tuple(np.stack(arrays) for arrays in zip(*(f for _, f in fits), strict=True))
         return Run(1e3 * seconds / (problem.iterations * done), found)
 
-    return run, {}
+    return run
 
 
 class Peer(NamedTuple):
-    """A peer: its name in a table, its package, and its makers by algorithm."""
+    """A peer and what it can do.
+
+    Attributes:
+        title: its name in a table.
+        package: what is imported.
+        makers: by algorithm.
+        dtypes: that it computes in.
+        largest: entries N K D^2, for one that has them all in memory.
+    """
 
     title: str
     package: str
     makers: dict[str, str]
+    dtypes: tuple[str, ...] = ("float32", "float64")
+    largest: float = float("inf")
+
+    def can(self, problem: Problem) -> bool:
+        """Whether it takes the dtype, and the memory of an ordinary machine suffices for it."""
+        k, d = problem.starts[1].shape[1:]
+        small = len(problem.x) * k * d * d <= self.largest
+        return small and problem.x.dtype in self.dtypes
 
 
 OURS = "benchmarks._contenders:jaxgmm_mixture"
@@ -213,8 +251,19 @@ PEERS = {
     "sklearn": Peer(
         "scikit-learn",
         "sklearn",
-        dict.fromkeys(("em", "cavi"), "benchmarks._contenders:sklearn_mixture"),
+        {
+            "em": "benchmarks._contenders:sklearn_mixture",
+            "cavi": "benchmarks._contenders:sklearn_mixture",
+            "fit": "benchmarks._fits:sklearn_fit",
+        },
     ),
-    "onedal": Peer("oneDAL", "daal4py", {"em": "benchmarks._contenders:onedal_em"}),
+    "onedal": Peer(
+        "oneDAL",
+        "daal4py",
+        {"em": "benchmarks._contenders:onedal_em", "fit": "benchmarks._fits:onedal_fit"},
+    ),
+    "gmmx": Peer(
+        "GMMX", "gmmx", {"em": "benchmarks._contenders:gmmx_em"}, ("float32",), largest=1e9
+    ),
     "numpyro": Peer("NumPyro", "numpyro", {"svi": "benchmarks._svi:numpyro_svi"}),
 }

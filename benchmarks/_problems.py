@@ -12,19 +12,21 @@ _RADIUS = 4.0
 
 
 class Problem(NamedTuple):
-    """EM or CAVI with full covariances from given starts, for a fixed number of iterations.
+    """EM or CAVI from given starts, for a fixed number of iterations.
 
     Attributes:
         x: samples ``(N, D)``.
         starts: weights ``(R, K)``, means ``(R, K, D)`` and covariances ``(R, K, D, D)``.
         iterations: of each lane.
         algorithm: ``"em"``, of maximum likelihood, or ``"cavi"``.
+        covariance: the family; the peers have full ones only.
     """
 
     x: np.ndarray
     starts: Parameters
     iterations: int
     algorithm: str = "em"
+    covariance: str = "full"
 
     def labels(self) -> np.ndarray:
         """The nearest of each lane's means, where CAVI starts: ``(R, N)``."""
@@ -52,6 +54,7 @@ def make_problem(
     iterations: int,
     n_restarts: int = 1,
     algorithm: str = "em",
+    covariance: str = "full",
 ) -> Problem:
     """Samples of a mixture with correlated features; starts near its means, each its own way.
 
@@ -75,7 +78,7 @@ def make_problem(
     )
     weights, start_means, covariances = (a.astype(dtype) for a in starts)
     starts = (weights, start_means, covariances)
-    return Problem(x.astype(dtype), starts, iterations, algorithm)
+    return Problem(x.astype(dtype), starts, iterations, algorithm, covariance)
 
 
 def in_float64(problem: Problem) -> Problem:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
+from jaxgmm import _linalg as linalg
 from jaxgmm._predict import Mixture, mixture
 from jaxgmm._prior import Prior
 from jaxgmm._pytree import replace
@@ -53,7 +54,7 @@ def order_components(named: Named, by: str = "mean", feature: int = 0) -> Named:
     elif by == "mean":
         key = m.means[:, feature]
     else:
-        key = jnp.linalg.slogdet(m.covariances)[1]
+        key = linalg.log_det(linalg.cholesky(m.covariances))
     return rename(named, jnp.argsort(key, stable=True))
 
 
@@ -92,9 +93,9 @@ def assignment(means: Float[Array, "K D"], target: Mixture) -> Int[Array, " K"]:
     """For every component of the target the number of the one that is assigned to it."""
     from optax.assignment import hungarian_algorithm
 
-    pooled = jnp.einsum("k,kij->ij", target.weights, target.covariances)
-    gaps = target.means[:, None] - means
-    whitened = jnp.linalg.solve(jnp.linalg.cholesky(pooled), gaps[..., None])[..., 0]
+    pooled = linalg.einsum("k,kij->ij", target.weights, target.covariances)
+    factor = linalg.inverse_factor(linalg.cholesky(pooled))
+    whitened = linalg.matmul(target.means[:, None] - means, factor)
     with jax.numpy_dtype_promotion("standard"):
         rows, columns = hungarian_algorithm(jnp.sum(whitened**2, axis=-1))
     return jnp.zeros_like(columns).at[rows].set(columns)

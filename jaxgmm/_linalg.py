@@ -4,10 +4,7 @@ Products that feed likelihoods ask for full precision: the default is TF32 on NV
 bfloat16 on TPU.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
@@ -25,60 +22,68 @@ def einsum(subscripts: str, *operands: Array) -> Array:
     return jnp.einsum(subscripts, *operands, precision=HIGHEST)
 
 
+@jax.custom_jvp
 def cholesky(a: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
-    """Lower Cholesky factor; NaN where ``a`` is not positive definite."""
-    return _blocked_cholesky(a) if _without_lapack.get() else lax.linalg.cholesky(a)
+    """Lower Cholesky factor; NaN where ``a`` is not positive definite.
+
+    On a CPU by plain products, not by LAPACK: jaxlib 0.10 hands a batch of its factorisations to
+    the threads that wait for them, so that two such calls at once, or one beside an all-reduction,
+    may wait for ever. It is no slower; for the inverse it is many times faster.
+    """
+    return lax.platform_dependent(a, cpu=_plain_cholesky, default=lax.linalg.cholesky)
 
 
+@cholesky.defjvp
+def _cholesky_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    """``dL = L phi(L^-1 dA L^-T)``, phi the lower triangle with half the diagonal (Murray 2016)."""
+    lower, change = cholesky(*primals), symmetrize(*tangents)
+    factor = inverse_factor(lower)
+    inner = matmul(matmul(jnp.swapaxes(factor, -1, -2), change), factor)
+    half = jnp.tril(inner) - 0.5 * inner * jnp.eye(inner.shape[-1], dtype=inner.dtype)
+    return lower, matmul(lower, half)
+
+
+@jax.custom_jvp
 def inverse_factor(lower: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
     """``lower^-T``: the factor F with ``F F^T = (lower lower^T)^-1``."""
-    if _without_lapack.get():
-        return _blocked_inverse_factor(lower)
+    return lax.platform_dependent(lower, cpu=_plain_inverse_factor, default=_solve_for_eye)
+
+
+@inverse_factor.defjvp
+def _inverse_factor_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    factor, change = inverse_factor(*primals), jnp.tril(*tangents)
+    return factor, -matmul(matmul(factor, jnp.swapaxes(change, -1, -2)), factor)
+
+
+def _solve_for_eye(lower: Array) -> Array:
     eye = jnp.broadcast_to(jnp.eye(lower.shape[-1], dtype=lower.dtype), lower.shape)
     return lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True, transpose_a=True)
 
 
-_without_lapack: ContextVar[bool] = ContextVar("without_lapack", default=False)
-
-
-@contextmanager
-def without_lapack() -> Iterator[None]:
-    """Factor by plain operations in what is traced inside.
-
-    On a CPU with several devices a batch of LAPACK's factorisations waits for threads, and an
-    all-reduction of another device may hold the last of them for ever (jaxlib 0.10).
-    """
-    token = _without_lapack.set(True)
-    try:
-        yield
-    finally:
-        _without_lapack.reset(token)
-
-
 # Halves of matrices up to this size are not worth their products.
-_LEAF = 32
+_LEAF = 64
 
 
-def _blocked_cholesky(a: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
+def _plain_cholesky(a: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
     """By halves, in plain products (Golub & Van Loan 2013, section 4.2.6)."""
     half = a.shape[-1] // 2
     if a.shape[-1] <= _LEAF:
-        return _cholesky_by_columns(a)
-    first = _blocked_cholesky(a[..., :half, :half])
-    below = matmul(a[..., half:, :half], _blocked_inverse_factor(first))
+        return _cholesky_by_rows(a)
+    first = _plain_cholesky(a[..., :half, :half])
+    below = matmul(a[..., half:, :half], _plain_inverse_factor(first))
     rest = a[..., half:, half:] - matmul(below, jnp.swapaxes(below, -1, -2))
     zeros = jnp.zeros_like(a[..., :half, half:])
-    return _quarters(first, zeros, below, _blocked_cholesky(rest))
+    return _quarters(first, zeros, below, _plain_cholesky(rest))
 
 
-def _blocked_inverse_factor(lower: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
+def _plain_inverse_factor(lower: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
     """``[[A^-T, -A^-T B^T C^-T], [0, C^-T]]`` of ``[[A, 0], [B, C]]``."""
     half = lower.shape[-1] // 2
     if lower.shape[-1] <= _LEAF:
         return _inverse_factor_by_rows(lower)
     below = lower[..., half:, :half]
-    first = _blocked_inverse_factor(lower[..., :half, :half])
-    last = _blocked_inverse_factor(lower[..., half:, half:])
+    first = _plain_inverse_factor(lower[..., :half, :half])
+    last = _plain_inverse_factor(lower[..., half:, half:])
     corner = -matmul(matmul(first, jnp.swapaxes(below, -1, -2)), last)
     return _quarters(first, corner, jnp.zeros_like(below), last)
 
@@ -88,20 +93,21 @@ def _quarters(a: Array, b: Array, c: Array, d: Array) -> Array:
     return jnp.concatenate([top, bottom], axis=-2)
 
 
-def _cholesky_by_columns(a: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
-    """Right-looking, a column at a time (Golub & Van Loan 2013, algorithm 4.2.5)."""
+def _cholesky_by_rows(a: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
+    """Left-looking, a row of the upper factor at a time (Golub & Van Loan 2013, section 4.2.5)."""
     index = jnp.arange(a.shape[-1])
 
-    def step(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        rest, lower = carry
-        column = lax.dynamic_index_in_dim(rest, j, rest.ndim - 1, keepdims=False)
-        pivot = lax.dynamic_index_in_dim(column, j, column.ndim - 1)
-        column = jnp.where(index >= j, column / jnp.sqrt(pivot), 0)
+    def step(j: Array, upper: Array) -> Array:
+        above = lax.dynamic_index_in_dim(upper, j, upper.ndim - 1, keepdims=False)
+        row = lax.dynamic_index_in_dim(a, j, a.ndim - 2, keepdims=False)
+        # the rows from j on are still 0
+        row = row - einsum("...i,...ik->...k", above, upper)
+        pivot = lax.dynamic_index_in_dim(row, j, row.ndim - 1)
         # where it breaks down, all that follows is NaN
-        lower = lax.dynamic_update_index_in_dim(lower, column, j, lower.ndim - 1)
-        return rest - outer(column), lower
+        row = jnp.where(index >= j, row / jnp.sqrt(pivot), 0)
+        return lax.dynamic_update_index_in_dim(upper, row, j, upper.ndim - 2)
 
-    return lax.fori_loop(0, a.shape[-1], step, (a, jnp.zeros_like(a)))[1]
+    return jnp.swapaxes(lax.fori_loop(0, a.shape[-1], step, jnp.zeros_like(a)), -1, -2)
 
 
 def _inverse_factor_by_rows(lower: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
@@ -130,9 +136,7 @@ def solve_lower(
     lower: Float[Array, "*K D D"], b: Float[Array, "*K D"], *, transpose: bool = False
 ) -> Float[Array, "*K D"]:
     """``lower^-1 b``, or ``lower^-T b``, for a vector b."""
-    return lax.linalg.triangular_solve(
-        lower, b[..., None], left_side=True, lower=True, transpose_a=transpose
-    )[..., 0]
+    return einsum("...ij,...j->...i" if transpose else "...ji,...j->...i", inverse_factor(lower), b)
 
 
 def log_det(triangular: Float[Array, "*K D D"]) -> Float[Array, "*K"]:

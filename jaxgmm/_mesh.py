@@ -13,7 +13,6 @@ from jax.sharding import PartitionSpec as P
 from jaxgmm._devices import automatic
 from jaxgmm._estep import Data
 from jaxgmm._lanes import advance_lanes
-from jaxgmm._linalg import without_lapack
 from jaxgmm._pytree import replace
 from jaxgmm._state import State
 from jaxgmm._status import Status
@@ -74,8 +73,7 @@ def advance_on(mesh: Mesh, history_length: int) -> Callable[..., tuple[State, Ar
     n_devices = size_of(mesh, LANES)
 
     def local(*args: Any) -> tuple[State, Array, Array]:
-        with without_lapack():
-            states, history, did = advance_lanes(*args, history_length=history_length)
+        states, history, did = advance_lanes(*args, history_length=history_length)
         return states, history, did if lanes is None else lax.pmax(did, lanes)
 
     def advance(

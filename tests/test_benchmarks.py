@@ -32,9 +32,36 @@ def test_every_benchmark_leaves_a_record(quick):
     assert all(record["name"] == name and record["quick"] for name, record in records.items())
 
 
+def test_a_record_is_drawn(quick, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks._bars import draw_bars
+
+    draw_bars(quick[1]["em_iteration"], tmp_path / "bars.png")
+    assert (tmp_path / "bars.png").stat().st_size > 5_000
+
+
+def test_whole_fits_are_judged_by_the_best_of_all(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks._measure import Run
+    from benchmarks.time_to_optimum import summarise
+
+    def runs(*pairs: tuple[float, float]) -> list[Run]:
+        return [Run(milliseconds, (np.array([objective]),)) for milliseconds, objective in pairs]
+
+    found = summarise(
+        {"jaxgmm": runs((2.0, -1.0), (4.0, -1.00005)), "peer": runs((8.0, -1.0), (8.0, -1.1))}
+    )
+    assert (found["jaxgmm"]["success"], found["peer"]["success"]) == (1.0, 0.5)
+    assert found["peer"]["milliseconds_per_success"] == 16.0
+    assert found["peer"]["ratio"]["median"] == 3.0
+
+
 @pytest.mark.slow
 def test_the_others_leave_records_too(tmp_path: Path):
-    names = ["cavi_iteration", "restarts", "svi_step", "memory", "startup"]
+    names = [
+        *("cavi_iteration", "restarts", "svi_step", "time_to_optimum"),
+        *("memory", "startup", "accelerator"),
+    ]
     peers = ["--peers", "sklearn", "numpyro"]
     done = run_benchmarks(*names, "--quick", "--output", str(tmp_path), *peers)
     assert done.returncode == 0, done.stderr
@@ -44,6 +71,9 @@ def test_the_others_leave_records_too(tmp_path: Path):
         for row in record["rows"]:
             found = row["contenders"]["jaxgmm"]
             assert found.get("milliseconds", found.get("megabytes"))["median"] >= 0
+    (found,) = (row["contenders"] for row in records["time_to_optimum"]["rows"])
+    assert found["jaxgmm"]["success"] == 1
+    assert 0 < records["accelerator"]["rows"][0]["contenders"]["jaxgmm"]["share"] < 1
     ratios = records["svi_step"]["rows"][0]["contenders"]["NumPyro"]["ratio"]
     assert ratios["median"] > 0
 
@@ -108,7 +138,7 @@ def test_tables_come_from_the_records(quick, monkeypatch):
 def test_without_peers_ours_alone_is_measured(tmp_path):
     done = run_benchmarks("em_iteration", "--peers", "none", "--quick", "--output", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.json")
     rows = json.loads(path.read_text())["rows"]
     assert len(rows) == 2
     assert all(set(row["contenders"]) == {"jaxgmm"} for row in rows)

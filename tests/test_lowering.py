@@ -47,6 +47,20 @@ def test_a_run_from_its_starts_lowers_everywhere(name: str, covariance: str):
     assert len(exported.mlir_module_serialized) > 0
 
 
+@pytest.mark.parametrize("name", ["em", "cavi", "svi, sample"])
+def test_a_run_on_a_cpu_calls_no_batched_lapack(name: str):
+    """Two such calls at once may wait for each other for ever (jaxlib 0.10)."""
+    algorithm = ALGORITHMS[name](make_prior("full", "float32"))
+    x = jax.random.normal(jax.random.key(0), (50, D), "float32")
+    states = jax.vmap(algorithm.init, (0, None))(jax.random.split(jax.random.key(0), 4), x)
+
+    def program(states: jaxgmm.State, x: jax.Array) -> jaxgmm.State:
+        return jaxgmm.run(algorithm, states, x, max_iter=10)[0]
+
+    lowered = jax.jit(program).trace(states, x).lower(lowering_platforms=("cpu",))
+    assert "lapack" not in lowered.as_text()
+
+
 @pytest.mark.parametrize("path", ["feature", "whitened", "auto"])
 def test_the_gradient_of_the_e_step_lowers_everywhere(path: str):
     def program(x: jax.Array) -> jax.Array:

@@ -1,0 +1,57 @@
+"""The picture of a record: a bar for each contender and case, on a logarithmic axis."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Okabe & Ito (2008), and hatches for print without colours
+_STYLES = (("#0072B2", ""), ("#E69F00", "//"), ("#009E73", ".."), ("#CC79A7", "xx"))
+
+
+def draw_bars(record: dict[str, Any], path: Path) -> None:
+    """Save the medians, with lines from the least to the most, of all contenders."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    rows = record["rows"]
+    names = [*dict.fromkeys(name for row in rows for name in row["contenders"])]
+    figure = Figure(figsize=(7, 0.9 + 0.2 * (len(names) + 0.8) * len(rows)), layout="constrained")
+    ax = figure.add_subplot()
+    for i, name in enumerate(names):
+        own = [(at, row["contenders"].get(name)) for at, row in enumerate(rows)]
+        own = [(at, found) for at, found in own if found]
+        quantity = "megabytes" if "megabytes" in own[0][1] else "milliseconds"
+        values = [found[quantity] for _, found in own]
+        middle = np.array([value["median"] for value in values])
+        ends = [middle - [v["min"] for v in values], [v["max"] for v in values] - middle]
+        places = np.array([at for at, _ in own]) + (i - (len(names) - 1) / 2) * 0.8 / len(names)
+        colour, hatch = _STYLES[i % len(_STYLES)]
+        style = {"color": colour, "hatch": hatch, "edgecolor": "white", "label": name}
+        ax.barh(places, middle, 0.8 / len(names), xerr=ends, error_kw={"lw": 1}, **style)
+        for place, value in zip(places, values, strict=True):
+            median = value["median"]
+            ax.annotate(
+                f"{median:.3g}" if median < 1000 else f"{median:,.0f}",
+                (value["max"], place),
+                (4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+            )
+    ax.set_yticks(range(len(rows)), [_label(row["case"]) for row in rows], fontsize=8)
+    ax.invert_yaxis()
+    ax.set_xscale("log")
+    ax.margins(x=0.12)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel(record["unit"])
+    ax.spines[["top", "right"]].set_visible(False)
+    if len(names) > 1:
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(names)}
+        ax.legend(frameon=False, fontsize=8, **place)
+    figure.savefig(path, dpi=110)
+
+
+def _label(case: dict[str, Any]) -> str:
+    return ", ".join(str(v) if isinstance(v, str) else f"{k}={v:,g}" for k, v in case.items())
