@@ -16,7 +16,7 @@ from jaxgmm._estep import Data, estep_on
 from jaxgmm._prior import Prior, data_covariance, update
 from jaxgmm._pytree import replace
 from jaxgmm._state import State, state_potentials
-from jaxgmm._stats import Stats
+from jaxgmm._stats import Stats, scale_stats
 from jaxgmm._validate import check_covariance, check_leaves_finite, check_simplex, is_traced
 
 STARTS = (
@@ -28,8 +28,10 @@ STARTS = (
     "random_responsibilities",
 )
 
-# Seeds are drawn from at most this many random rows; every row is assigned afterwards.
-_SEED_ROWS = 16384
+# A start looks at this many random rows where there are more, or at more for each parameter of a
+# mean and its covariance's diagonal: a pass over all of them costs as much as thirty iterations.
+_START_ROWS = 4096
+_ROWS_PER_PARAMETER = 16
 
 # Lloyd's iterations of a k-means start: the first few do most of what k-means can do.
 _LLOYD_ITERATIONS = 10
@@ -64,11 +66,14 @@ def initial_posterior(
             points = jnp.where(prior.weights.present()[:, None], points, jnp.inf)
             if start == "k-means":
                 points = lloyd(jax.random.fold_in(key, 1), data, points)
-            stats = _nearest(data, points, kind)
+            few = _some_rows(jax.random.fold_in(key, 2), data, prior.n_components)
+            stats = _nearest(few, points, kind, _unit(data.x))
+            stats = scale_stats(stats, data.total / jnp.sum(stats.count))
         return update(weak, stats, mode=mode)
     (name, value), *_ = start.items()
     if name == "means":
-        return update(_proper_or_default(prior, data), _nearest(data, value, kind), mode=mode)
+        stats = _nearest(data, value, kind, _unit(data.x))
+        return update(_proper_or_default(prior, data), stats, mode=mode)
     if name == "responsibilities":
         stats = responsibility_stats(data.x, value, sample_weight=weight, structure=kind)
         return update(prior, stats, mode=mode)
@@ -91,7 +96,7 @@ def lanes_at_a_time(data: Data, n_components: int) -> int:
     n_samples, dimension = data.x.shape
     width = n_components * dimension
     block = choose_block_size(n_samples, 2 * width, data.x.dtype)
-    return max(1, (1 << 24) // max(block * width, min(n_samples, 16384) * 4))
+    return max(1, (1 << 24) // max(block * width, min(n_samples, _START_ROWS) * 4))
 
 
 def _points(key: Array, data: Data, n_components: int, start: str) -> Array:
@@ -135,8 +140,8 @@ def _unit(x: Array) -> Array:
     return jnp.where(sd > 0, sd, 1)
 
 
-def _nearest(data: Data, points: Array, kind: str) -> Stats:
-    return nearest_stats(data.x, points, _unit(data.x), sample_weight=data.weight, structure=kind)
+def _nearest(data: Data, points: Array, kind: str, unit: Array) -> Stats:
+    return nearest_stats(data.x, points, unit, sample_weight=data.weight, structure=kind)
 
 
 def seeds(
@@ -150,7 +155,8 @@ def seeds(
     one that leaves the least sum of squared distances.
     """
     rows_key, first_key, key = jax.random.split(key, 3)
-    x, weight = _some_rows(rows_key, data)
+    few = _some_rows(rows_key, data, n_components)
+    x, weight = few.x, few.weight
     log_weight = jnp.zeros((x.shape[0],), x.dtype) if weight is None else jnp.log(weight)
     if not spread:
         # Gumbel top-k: without replacement, with chances proportional to the weights
@@ -232,24 +238,24 @@ def lloyd(key: Array, data: Data, points: Float[Array, "K D"]) -> Float[Array, "
     Distances are in units of each feature's standard deviation; a point that is nearest to no row
     stays where it is.
     """
-    x, weight = _some_rows(key, data)
-    unit = _unit(data.x)
+    few, unit = _some_rows(key, data, points.shape[0]), _unit(data.x)
 
     def iterate(_: Array, points: Array) -> Array:
         # the spherical structure: scatters are not looked at, and these are the least of them
-        stats = nearest_stats(x, points, unit, sample_weight=weight, structure="spherical")
+        stats = _nearest(few, points, "spherical", unit)
         return jnp.where(stats.count[:, None] > 0, stats.mean, points)
 
     return lax.fori_loop(0, _LLOYD_ITERATIONS, iterate, points)
 
 
-def _some_rows(key: Array, data: Data) -> tuple[Array, Array | None]:
-    """Rows and weights: all of them, or of very many a random subset with replacement."""
+def _some_rows(key: Array, data: Data, n_components: int) -> Data:
+    """All the rows, or of very many a random subset with replacement."""
     x, weight = data.x, data.weight
-    if x.shape[0] <= _SEED_ROWS:
-        return x, weight
-    chosen = jax.random.randint(key, (_SEED_ROWS,), 0, x.shape[0])
-    return x[chosen], None if weight is None else weight[chosen]
+    n_rows = max(_START_ROWS, _ROWS_PER_PARAMETER * n_components * (2 * x.shape[1] + 1))
+    if x.shape[0] <= n_rows:
+        return data
+    chosen = jax.random.randint(key, (n_rows,), 0, x.shape[0])
+    return replace(data, x=x[chosen], weight=None if weight is None else weight[chosen])
 
 
 _GIVEN = ("responsibilities", "labels", "means", "parameters", "posterior", "state")
