@@ -21,10 +21,9 @@ _PEER_LANES = 4
 
 
 def jaxgmm_mixture(problem: Problem) -> Made:
-    """EM or CAVI, all lanes together; says the seconds it took to trace and compile.
+    """EM or CAVI, all lanes together, on one device or on one for each core, as is faster.
 
-    A CPU is a device for each core, as the README advises: one lane has its rows on all of them,
-    and many lanes are shared out.
+    Says the seconds it took to trace and compile, and the number of devices.
     """
     import jax
 
@@ -32,12 +31,9 @@ def jaxgmm_mixture(problem: Problem) -> Made:
 
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_num_cpu_devices", cores())
-    n_devices = len(jax.devices())
-    axis = "restarts" if len(problem.starts[0]) % n_devices == 0 else "data"
-    mesh = jax.make_mesh((n_devices,), (axis,)) if n_devices > 1 else None
     x = jax.device_put(problem.x)
     weights, means, covariances = (jax.numpy.asarray(a) for a in problem.starts)
-    lanes, k, d = means.shape
+    k, d = means.shape[1:]
     if problem.algorithm == "em":
         algorithm = jaxgmm.em(jaxgmm.flat_prior(k, d, problem.covariance, x.dtype))
         given: dict[str, Any] = {"parameters": (weights, means, covariances)}
@@ -46,13 +42,29 @@ def jaxgmm_mixture(problem: Problem) -> Made:
         given = {"labels": jax.numpy.asarray(problem.labels())}
     # no jit: init looks at the samples, which checks them
     states = jax.vmap(lambda given: algorithm.init(jax.random.key(0), x, **given))(given)
+    numbers = sorted({1, len(jax.devices())})
+    made = [_on_devices(problem, algorithm, states, x, number) for number in numbers]
+    if len(made) > 1:
+        made.sort(key=lambda one: min(one[0]().milliseconds for _ in range(4)))
+    return made[0]
+
+
+def _on_devices(problem: Problem, algorithm: Any, states: Any, x: Any, number: int) -> Made:
+    """The lanes shared out over so many devices; or the rows, where there are too few lanes."""
+    import jax
+
+    import jaxgmm
+
+    lanes = len(problem.starts[0])
+    axis = "restarts" if lanes % number == 0 else "data"
+    mesh = jax.make_mesh((number,), (axis,)) if number > 1 else None
 
     def iterate(algorithm: Any, states: jaxgmm.State, x: jax.Array) -> jaxgmm.State:
         return jaxgmm.run(algorithm, states, x, max_iter=problem.iterations, tol=0.0, mesh=mesh)[0]
 
     began = time.perf_counter()
     compiled = jax.jit(iterate).lower(algorithm, states, x).compile()
-    about = {"compile_seconds": time.perf_counter() - began, "devices": n_devices}
+    about = {"compile_seconds": time.perf_counter() - began, "devices": number}
     # where the program wants them: moving them is no part of an iteration
     (algorithm, states, x), _ = jax.device_put(
         ((algorithm, states, x), {}), compiled.input_shardings

@@ -138,7 +138,7 @@ def render(record: dict[str, Any]) -> str:
         lines.append(f"Geometric mean of {peer} / jaxgmm: {', '.join(means)}.")
     devices = {row["contenders"]["jaxgmm"].get("devices", 1) for row in rows}
     if devices != {1}:
-        lines.append(f"jaxgmm has {max(devices)} devices, one for each core.")
+        lines.append(f"jaxgmm has 1 device or {max(devices)}, one for each core, as is faster.")
     versions = ", ".join(f"{name} {v}" for name, v in made["packages"].items() if v)
     commit = f", commit {made['commit'][:10]}" if made["commit"] else ""
     modified = " (modified)" if made["modified"] else ""
