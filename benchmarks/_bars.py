@@ -39,10 +39,12 @@ def draw_bars(record: dict[str, Any], path: Path) -> None:
                 va="center",
                 fontsize=8,
             )
-    ax.set_yticks(range(len(rows)), [_label(row["case"]) for row in rows], fontsize=8)
+    varied = [a for a in rows[0]["case"] if len({str(row["case"][a]) for row in rows}) > 1]
+    labels = [_label(row["case"], varied or ["dtype"]) for row in rows]
+    ax.set_yticks(range(len(rows)), labels, fontsize=8)
     ax.invert_yaxis()
     ax.set_xscale("log")
-    ax.margins(x=0.12)
+    ax.margins(x=0.12, y=0.02)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel(record["unit"])
@@ -53,5 +55,6 @@ def draw_bars(record: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _label(case: dict[str, Any]) -> str:
-    return ", ".join(str(v) if isinstance(v, str) else f"{k}={v:,g}" for k, v in case.items())
+def _label(case: dict[str, Any], axes: list[str]) -> str:
+    values = ((axis, case[axis]) for axis in axes)
+    return ", ".join(v if isinstance(v, str) else f"{axis}={v:,.12g}" for axis, v in values)

@@ -1,7 +1,6 @@
-"""What the examples' pictures share: colours, ellipses, density contours, and traces of lanes."""
+"""What some examples' pictures share, on top of `jaxgmm.plot`: colours, ellipses, contours."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +9,13 @@ from jax.typing import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
-from matplotlib.ticker import NullFormatter
 
 import jaxgmm
 
 # Okabe & Ito (2008): told apart with any kind of colour vision; a marker shape goes with each
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "^", "s", "D", "v", "P")
-LIGHT, DARK, REFUSED = "#56B4E9", "#000000", "#D55E00"
+LIGHT, DARK = "#56B4E9", "#000000"
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -89,50 +87,3 @@ def density_contours(ax: Axes, log_density: Callable[[jax.Array], jax.Array]) ->
     density = np.exp(np.asarray(log_density(grid), np.float64)).reshape(first.shape)
     levels = density.max() * 3.0 ** np.arange(-4.5, 0)
     ax.contour(first, second, density, levels, colors="#777777", linewidths=0.7, zorder=3)
-
-
-def lane_traces(
-    ax: Axes,
-    result: jaxgmm.Result,
-    first: int = 1,
-    legend: Literal["upper left", "lower right"] = "lower right",
-) -> None:
-    """The objective of every lane against the iteration, with the best lane marked.
-
-    The vertical axis shows where the lanes end: the climb from the starts is far longer.
-
-    Args:
-        ax: axes to draw on.
-        result: of a fit with ``history=True``.
-        first: iteration to begin with; a noisy objective means nothing before some are averaged.
-        legend: where there is room for it.
-    """
-    history = np.asarray(result.history, np.float64)[first - 1 :]
-    iteration = np.arange(first, first + len(history))
-    refused = np.array([jaxgmm.Status(int(s)).failed for s in result.states.status])
-    last = np.asarray(result.states.objective, np.float64)
-    best = result.best_index
-    for lanes, colour, name in ((~refused, LIGHT, "lanes"), (refused, REFUSED, "refused")):
-        if lanes.any():
-            ax.plot(iteration, history[:, lanes], color=colour, linewidth=0.5, alpha=0.5)
-            ax.plot([], [], color=colour, label=f"{lanes.sum()} {name}")
-    trace = history[np.isfinite(history[:, best]), best]
-    ax.plot(iteration[: len(trace)], trace, color=DARK, linewidth=1.6)
-    ax.plot(
-        iteration[len(trace) - 1],
-        trace[-1],
-        "o-",
-        color=DARK,
-        markersize=6,
-        label=f"best lane: {last[best]:.2f}",
-    )
-    # a refused lane may end far above the best, on a spike of the likelihood
-    spread = max(last[best] - last[~refused].min(), 1e-3)
-    ax.set(
-        xscale="log",
-        xlim=(first, 1.15 * iteration[-1]),
-        ylim=(last[best] - 1.5 * spread, last[best] + 0.12 * spread),
-        xlabel="iteration",
-    )
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.legend(loc=legend, fontsize="small")

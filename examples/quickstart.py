@@ -17,19 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _pictures import (
-    components,
-    density_contours,
-    lane_traces,
-    left_to_right,
-    limits,
-    mixture_ellipses,
-    new_figure,
-)
+from matplotlib.figure import Figure
 
 import jaxgmm
+import jaxgmm.plot
 
 DATA = Path(__file__).parent / "data" / "faithful.csv"
+NAMES = ("eruption (minutes)", "wait for the next (minutes)")
 N_COMPONENTS = 3
 SVI_STEPS = 500
 
@@ -113,27 +107,21 @@ def table(fits: dict[str, Timed]) -> str:
 
 def picture(x: jax.Array, fits: dict[str, Timed], output: Path) -> None:
     """Above, what the best lane of each algorithm found; below, how all the lanes went."""
-    figure = new_figure(13, 8)
+    figure = Figure(figsize=(13, 8), layout="constrained")
     axes = figure.subplots(2, len(fits))
     objectives = {"EM": "log-likelihood", "CAVI": "ELBO", "SVI": "ELBO (averaged)"}
     for (above, below), (name, timed) in zip(axes.T, fits.items(), strict=True):
-        best = timed.result.best
-        mixture = jaxgmm.mixture(best)
-        order = left_to_right(mixture.means)
-        limits(above, x)
-        components(above, x, jaxgmm.predict(best, x), order)
-        density_contours(above, lambda grid, best=best: jaxgmm.log_prob(best, grid))
-        mixture_ellipses(above, mixture, order)
-        above.set(title=name, xlabel="eruption (minutes)", ylabel="wait for the next (minutes)")
-        if name == "SVI":
-            lane_traces(below, timed.result, first=10, legend="upper left")
-        else:
-            lane_traces(below, timed.result)
+        # from left to right: lanes number them as they like
+        best = jaxgmm.order_components(timed.result.best)
+        jaxgmm.plot.points(best, x, ax=above, names=NAMES)
+        jaxgmm.plot.ellipses(best, ax=above, names=NAMES)
+        jaxgmm.plot.density(best, ax=above, names=NAMES)
+        above.set_title(name)
+        # an averaged objective means nothing before some iterations
+        jaxgmm.plot.traces(timed.result, below, first=10 if name == "SVI" else 1)
         below.set_ylabel(f"{objectives[name]} (nats)")
-    figure.suptitle(
-        "Old Faithful, three components: ellipses at 1 and 2 standard deviations, density contours "
-        "at factors of 3"
-    )
+    axes[0, 0].legend(loc="upper left", frameon=False)
+    figure.suptitle("Old Faithful, three components: ellipses hold 50 % and 95 % of each")
     figure.savefig(output, dpi=110)
 
 

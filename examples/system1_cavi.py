@@ -14,20 +14,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _pictures import (
-    DARK,
-    LIGHT,
-    components,
-    density_contours,
-    left_to_right,
-    limits,
-    mixture_ellipses,
-    new_figure,
-)
+from _pictures import DARK, LIGHT, new_figure
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 import jaxgmm
+import jaxgmm.plot
 
 jax.config.update("jax_enable_x64", True)  # the published trace is in double precision
 
@@ -116,18 +108,12 @@ def picture(
     """Clusters with the predictive density, and the trace."""
     figure = new_figure(11, 4.8)
     left, right = figure.subplots(1, 2)
-    mixture = jaxgmm.mixture(state)
-    order = left_to_right(mixture.means)
-    limits(left, x)
-    components(left, x, jaxgmm.predict(state, x), order, size=26)
-    density_contours(left, lambda grid: jaxgmm.log_prob(state, grid))
-    mixture_ellipses(left, mixture, order)
-    left.set(
-        title="Clusters, 1 and 2 standard deviations, density",
-        xlabel="$x_1$",
-        ylabel="$x_2$",
-        aspect="equal",
-    )
+    state = jaxgmm.order_components(state)
+    jaxgmm.plot.points(state, x, ax=left)
+    jaxgmm.plot.ellipses(state, ax=left)
+    jaxgmm.plot.density(state, ax=left)
+    left.set(title="Clusters, 50 % and 95 % of each", aspect="equal")
+    left.legend(fontsize="small")
     draw_trace(right, trace, published)
     figure.savefig(output, dpi=110)
 

@@ -14,17 +14,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _pictures import (
-    components,
-    density_contours,
-    lane_traces,
-    left_to_right,
-    limits,
-    mixture_ellipses,
-    new_figure,
-)
+from _pictures import new_figure
 
 import jaxgmm
+import jaxgmm.plot
 
 K, N = 3, 600
 WEIGHTS = np.array([0.5, 0.3, 0.2])
@@ -94,9 +87,9 @@ def log_likelihood_of_truth(x: jax.Array) -> float:
 
 def agreement(state: jaxgmm.State, x: jax.Array, labels: np.ndarray) -> float:
     """Share of the points whose most probable component is the one they came from."""
-    rank = np.argsort(left_to_right(jaxgmm.mixture(state).means))
-    true_rank = np.argsort(left_to_right(MEANS))
-    return float(np.mean(rank[np.asarray(jaxgmm.predict(state, x))] == true_rank[labels]))
+    truth = jaxgmm.Mixture(*(jnp.asarray(a, x.dtype) for a in (WEIGHTS, MEANS, COVARIANCES)))
+    own = jaxgmm.align(state, truth)
+    return float(np.mean(np.asarray(jaxgmm.predict(own, x)) == labels))
 
 
 def integral(state: jaxgmm.State) -> float:
@@ -147,14 +140,12 @@ def picture(x: jax.Array, result: jaxgmm.Result, output: Path) -> None:
     """Points by their most probable component, and how the lanes went."""
     figure = new_figure(11, 4.8)
     left, right = figure.subplots(1, 2)
-    mixture = jaxgmm.mixture(result.best)
-    order = left_to_right(mixture.means)
-    limits(left, x)
-    components(left, x, jaxgmm.predict(result.best, x), order)
-    density_contours(left, lambda grid: jaxgmm.log_prob(result.best, grid))
-    mixture_ellipses(left, mixture, order)
-    left.set(title="Most probable component", xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
-    lane_traces(right, result)
+    best = jaxgmm.order_components(result.best)
+    jaxgmm.plot.points(best, x, ax=left)
+    jaxgmm.plot.ellipses(best, ax=left)
+    jaxgmm.plot.density(best, ax=left)
+    left.set(title="Components, 50 % and 95 % of each", aspect="equal")
+    jaxgmm.plot.traces(result, right)
     right.set(title="EM from random starts", ylabel="log-likelihood (nats)")
     figure.savefig(output, dpi=110)
 

@@ -19,9 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _pictures import density_contours, lane_traces, left_to_right, limits, mark_means, new_figure
+from _pictures import new_figure
 
 import jaxgmm
+import jaxgmm.plot
 
 # EM is slow here, and rounding in single precision would end it some 0.01 nats too early
 jax.config.update("jax_enable_x64", True)
@@ -101,7 +102,8 @@ def report(result: jaxgmm.Result, seconds: float, em: jaxgmm.Result) -> None:
     found = (("Adam", jaxgmm.mixture(result.best)), ("EM", jaxgmm.mixture(em.best)))
     truth = jaxgmm.Mixture(*(jnp.asarray(a) for a in (WEIGHTS, MEANS, COVARIANCES)))
     for name, mixture in (*found, ("truth", truth)):
-        for k in left_to_right(mixture.means):
+        mixture = jaxgmm.order_components(mixture)
+        for k in range(K):
             (a, b), (_, c) = np.asarray(mixture.covariances[k])
             mean = np.asarray(mixture.means[k])
             print(
@@ -114,24 +116,16 @@ def picture(x: jax.Array, result: jaxgmm.Result, em: jaxgmm.Result, output: Path
     """Contours of the density over the points, the means marked, and how the lanes went."""
     figure = new_figure(11, 4.8)
     left, right = figure.subplots(1, 2)
-    limits(left, x)
-    left.scatter(*np.asarray(x).T, s=6, c="#56B4E9", alpha=0.6, linewidths=0)
-    density_contours(left, lambda grid: jaxgmm.log_prob(result.best, grid))
-    mark_means(left, jaxgmm.mixture(result.best).means, label="means, Adam")
-    left.scatter(
-        *np.asarray(jaxgmm.mixture(em.best).means).T,
-        s=230,
-        marker="o",
-        facecolors="none",
-        edgecolors="#D55E00",
-        linewidths=1.8,
-        zorder=6,
-        label="means, EM",
-    )
-    left.set(title="Density of the fitted mixture", xlabel="$x_1$", ylabel="$x_2$")
-    left.legend(loc="lower right")
-    lane_traces(right, result, first=10, legend="upper left")
-    right.axhline(float(em.best.objective), color="#D55E00", linestyle=":", zorder=0)
+    adam = jaxgmm.order_components(result.best)
+    jaxgmm.plot.points(adam, x, ax=left)
+    jaxgmm.plot.ellipses(adam, ax=left)
+    jaxgmm.plot.density(adam, ax=left)
+    means = np.asarray(jaxgmm.mixture(em.best).means)
+    left.plot(*means.T, "ko", markersize=16, fillstyle="none", zorder=6, label="means, EM")
+    left.set_title("Adam's mixture, 50 % and 95 % of each component")
+    left.legend(fontsize="small", loc="upper left")
+    jaxgmm.plot.traces(result, right, first=10)
+    right.axhline(float(em.best.objective), color="black", linestyle=":", zorder=0)
     right.set(title="Adam from random starts; dotted: EM", ylabel="log-likelihood (nats)")
     figure.savefig(output, dpi=110)
 

@@ -20,12 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _pictures import COLOURS, left_to_right, new_figure
+from _pictures import COLOURS, new_figure
 from jax import Array
 from matplotlib.axes import Axes
 from numpyro.distributions import Dirichlet, Gamma, Normal
 
 import jaxgmm
+import jaxgmm.plot
 
 K, LANES = 2, 64
 MEANS, DEVIATIONS = (1.0, 7.0), (1.0, 2.0)
@@ -117,7 +118,7 @@ def fit_published(key: Array, x: Array, steps: int) -> tuple[Guide, Array]:
 
 def report(name: str, means: np.ndarray, best: int, deviations: np.ndarray, bounds: Array) -> None:
     """The lanes' means, (R, K), and the best lane's estimate."""
-    order = left_to_right(means[best][:, None])
+    order = np.argsort(means[best])
     found = np.abs(np.sort(means, axis=1) - MEANS).max(axis=1) < 0.75
     low, high = np.sort(means, axis=1).min(axis=0), np.sort(means, axis=1).max(axis=0)
     print(f"{name}: lanes that found both   {found.sum()} of {len(means)}")
@@ -128,30 +129,15 @@ def report(name: str, means: np.ndarray, best: int, deviations: np.ndarray, boun
     print(f"{name}: lanes' means between    {ranges}")
 
 
-def density(ax: Axes, x: Array, state: jaxgmm.State) -> None:
-    """The predictive density over the points' histogram."""
-    ax.hist(np.asarray(x)[:, 0], bins=40, density=True, color="#CCCCCC")
-    grid = jnp.linspace(x.min() - 1, x.max() + 1, 400)[:, None]
-    ax.plot(grid[:, 0], jnp.exp(jaxgmm.log_prob(state, grid)), color="black", label="predictive")
-    weights, means, covariances = jaxgmm.mixture(state)
-    for rank, k in enumerate(left_to_right(means)):
-        own = Normal(means[k, 0], jnp.sqrt(covariances[k, 0, 0]))
-        values = weights[k] * jnp.exp(own.log_prob(grid[:, 0]))
-        ax.plot(grid[:, 0], values, "--", color=COLOURS[rank], label=f"component {rank + 1}")
-    ax.set(title="Density", xlabel="$x$", ylabel="density")
-    ax.legend(fontsize="small")
-
-
 def posteriors(left: Axes, right: Axes, state: jaxgmm.State) -> None:
     """Histograms of the means' and the standard deviations' posteriors."""
     draws = jaxgmm.sample_posterior(jax.random.key(1), state, 4000)
-    order = left_to_right(jaxgmm.mixture(state).means)
-    for rank, k in enumerate(order):
-        style = {"bins": 50, "density": True, "alpha": 0.6, "color": COLOURS[rank]}
-        left.hist(np.asarray(draws.means)[:, k, 0], **style, label=f"component {rank + 1}")
+    for k in range(K):
+        style = {"bins": 50, "density": True, "alpha": 0.6, "color": COLOURS[k]}
+        left.hist(np.asarray(draws.means)[:, k, 0], **style, label=f"component {k}")
         right.hist(np.sqrt(np.asarray(draws.covariances)[:, k, 0, 0]), **style)
-        left.axvline(MEANS[rank], color=COLOURS[rank], linestyle=":")
-        right.axvline(DEVIATIONS[rank], color=COLOURS[rank], linestyle=":")
+        left.axvline(MEANS[k], color=COLOURS[k], linestyle=":")
+        right.axvline(DEVIATIONS[k], color=COLOURS[k], linestyle=":")
     left.set(title="Posterior of the means; dotted: truth", xlabel=r"$\mu$", yticks=[])
     right.set(title="Posterior of the standard deviations", xlabel=r"$\sigma$", yticks=[])
     left.legend(fontsize="small")
@@ -178,8 +164,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     figure = new_figure(14, 4.6)
     left, middle, right = figure.subplots(1, 3)
-    density(left, x, result.best)
-    posteriors(middle, right, result.best)
+    state = jaxgmm.order_components(result.best)
+    jaxgmm.plot.histogram(state, x, ax=left, bins=40, names=["$x$"])
+    left.set_title("Predictive density")
+    posteriors(middle, right, state)
     figure.savefig(arguments.output, dpi=110)
     print(f"\npicture: {arguments.output}")
 

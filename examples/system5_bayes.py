@@ -18,11 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _pictures import COLOURS, DARK, density_contours, limits, mark_means, new_figure
+from _pictures import COLOURS, DARK, new_figure
 from jax import Array
 from matplotlib.axes import Axes
 
 import jaxgmm
+import jaxgmm.plot
 
 K, LANES, BATCH = 3, 64, 500
 CENTRES = np.array([[-2.0, -4.0], [2.0, 0.0], [-2.0, 4.0]])
@@ -98,11 +99,11 @@ def report(x: Array, result: jaxgmm.Result, seconds: float) -> None:
 
 def density(ax: Axes, x: Array, state: jaxgmm.State) -> None:
     """The predictive density on a grid, over the points."""
-    limits(ax, x, margin=0.05)
-    ax.scatter(*np.asarray(x).T, s=4, c="#56B4E9", alpha=0.4, linewidths=0)
-    density_contours(ax, lambda grid: jaxgmm.log_prob(state, grid))
-    mark_means(ax, jaxgmm.mixture(state).means, label="means")
-    ax.set(title="Predictive density", xlabel="$x_1$", ylabel="$x_2$")
+    state = jaxgmm.order_components(state)
+    jaxgmm.plot.points(state, x, ax=ax)
+    jaxgmm.plot.ellipses(state, ax=ax)
+    jaxgmm.plot.density(state, ax=ax)
+    ax.set_title("Predictive density, 50 % and 95 % of each component")
 
 
 def posteriors(middle: Axes, right: Axes, state: jaxgmm.State) -> None:

@@ -1,7 +1,9 @@
 """Gaussian mixture inference in JAX: EM, CAVI and SVI over hundreds of restarts at once."""
 
+from jaxgmm._algebra import affine, condition, marginal, merge_components, product, regress
 from jaxgmm._algorithm import Algorithm
 from jaxgmm._anneal import Annealed, annealed
+from jaxgmm._arviz import to_arviz
 from jaxgmm._assign import label_stats, responsibility_stats
 from jaxgmm._cavi import CAVI, cavi
 from jaxgmm._degenerate import is_degenerate
@@ -21,11 +23,13 @@ from jaxgmm._families import (
     expected_log_weights,
 )
 from jaxgmm._fit import fit
+from jaxgmm._implicit import fixed_point
 from jaxgmm._labels import align, order_components
+from jaxgmm._mixture import Mixture, Moments, moments
 from jaxgmm._natural import NaturalGradient, NaturalSVI, natural_gradient
+from jaxgmm._persist import load, save
 from jaxgmm._potentials import Potentials, expected_log_joint
 from jaxgmm._predict import (
-    Mixture,
     aic,
     bic,
     icl,
@@ -35,6 +39,16 @@ from jaxgmm._predict import (
     responsibilities,
     sample,
     sample_posterior,
+)
+from jaxgmm._predictive import (
+    Interval,
+    cdf,
+    credible_intervals,
+    outlier_scores,
+    quantile,
+    sampled_entropy,
+    sampled_kl,
+    sampled_log_prob,
 )
 from jaxgmm._prior import Prior, default_prior, flat_prior, interpolate, update
 from jaxgmm._result import Result
@@ -67,8 +81,10 @@ __all__ = [
     "Dirichlet",
     "FixedWeights",
     "IndependentNormalGamma",
+    "Interval",
     "KnownCovariance",
     "Mixture",
+    "Moments",
     "NaturalGradient",
     "NaturalSVI",
     "NormalGamma",
@@ -84,12 +100,16 @@ __all__ = [
     "Status",
     "StickBreaking",
     "TiedNormalWishart",
+    "affine",
     "aic",
     "align",
     "annealed",
     "bic",
     "bound",
     "cavi",
+    "cdf",
+    "condition",
+    "credible_intervals",
     "default_prior",
     "elbo",
     "em",
@@ -99,6 +119,7 @@ __all__ = [
     "expected_log_weights",
     "expected_potentials",
     "fit",
+    "fixed_point",
     "flat_prior",
     "gaussian_cross_entropy",
     "icl",
@@ -106,26 +127,39 @@ __all__ = [
     "is_degenerate",
     "kl_divergence",
     "label_stats",
+    "load",
     "log_evidence",
     "log_prior",
     "log_prob",
+    "marginal",
     "merge",
+    "merge_components",
     "mixture",
     "mode_potentials",
+    "moments",
     "natural_gradient",
     "order_components",
+    "outlier_scores",
     "predict",
     "prior_gradient",
+    "product",
+    "quantile",
+    "regress",
     "responsibilities",
     "responsibility_stats",
     "run",
     "sample",
     "sample_posterior",
     "sampled_elbo",
+    "sampled_entropy",
+    "sampled_kl",
+    "sampled_log_prob",
     "sampled_potentials",
+    "save",
     "scale_stats",
     "select",
     "squarem",
     "svi",
+    "to_arviz",
     "update",
 ]

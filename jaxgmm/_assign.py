@@ -95,7 +95,14 @@ def label_stats(
     sample_weight: Float[Array, " N"] | None = None,
     structure: str = "full",
 ) -> Stats:
-    """`responsibility_stats` of hard labels ``(N,)`` from 0 to K - 1, with no N x K array."""
+    """`responsibility_stats` of hard labels ``(N,)`` from 0 to K - 1, with no N x K array.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxgmm
+        >>> stats = jaxgmm.label_stats(jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 0, 1]), 2)
+        >>> print(stats.mean[:, 0])
+        [0.5 3. ]
+    """
 
     def respond(block: tuple[Array, Array]) -> Array:
         return jax.nn.one_hot(block[1], n_components, axis=0, dtype=x.dtype)

@@ -134,7 +134,7 @@ def fit(
     racing = ours and n_restarts >= RACING_LANES if racing is None else racing
     if mesh is not None:
         data = spread_rows(data, mesh)
-    driver = _Driver(algorithm, data, max_iter, tol, history, progress, mesh)
+    driver = Driver(algorithm, data, max_iter, tol, history, progress, mesh)
     states, rows, interrupted = driver.run(states, rungs(n_restarts, max_iter) if racing else [])
     result = Result(algorithm, states, rows if history else None, interrupted, notes)
     if not (ours if moves is None else moves) or interrupted:
@@ -146,7 +146,7 @@ _prepare = jax.jit(prepare)
 _advance = jax.jit(advance_lanes, static_argnames="history_length")
 
 
-class _Driver:
+class Driver:
     """Runs lanes to the end, in calls short enough for Ctrl-C and a progress bar."""
 
     def __init__(
@@ -170,10 +170,10 @@ class _Driver:
         if mesh is not None:
             self.advance = advance_on(mesh, self.length)
 
-    def quiet(self) -> "_Driver":
+    def quiet(self) -> "Driver":
         """The same without a history."""
         tol = float(self.tol)
-        return _Driver(
+        return Driver(
             self.algorithm, self.data, self.max_iter, tol, False, self.progress, self.mesh
         )
 
@@ -247,7 +247,7 @@ _MOVES = 16
 _MOVE_ROUNDS = 10
 
 
-def _try_moves(key: Array, result: Result, driver: _Driver) -> Result:
+def _try_moves(key: Array, result: Result, driver: Driver) -> Result:
     """The result with its best lane moved to a better optimum, as long as a move finds one."""
     algorithm, states = result.algorithm, result.states
     lane = result.best_index

@@ -12,7 +12,8 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jaxgmm import _linalg as linalg
-from jaxgmm._predict import Mixture, mixture
+from jaxgmm._mixture import Mixture
+from jaxgmm._predict import mixture
 from jaxgmm._prior import Prior
 from jaxgmm._pytree import replace
 from jaxgmm._state import State
@@ -48,7 +49,7 @@ def order_components(named: Named, by: str = "mean", feature: int = 0) -> Named:
         True
     """
     check_choice("by", by, KEYS)
-    m = _mixture_of(named)
+    m = mixture(named)
     if by == "weight":
         key = -m.weights
     elif by == "mean":
@@ -80,7 +81,7 @@ def align(named: Named, reference: State | Mixture) -> Named:
         >>> jax.vmap(jaxgmm.align, (0, None))(draws, jaxgmm.mixture(state)).means.shape
         (10, 3, 2)
     """
-    m, target = _mixture_of(named), _mixture_of(reference)
+    m, target = mixture(named), mixture(reference)
     if m.means.shape != target.means.shape:
         raise ValueError(
             f"the reference's means have shape {target.means.shape}, but those to align have "
@@ -124,7 +125,3 @@ def _renamed(distribution: Prior, order: Array) -> Prior:
         return replace(node, **{name: getattr(node, name)[order] for name in own})
 
     return Prior(node(distribution.weights), node(distribution.components))
-
-
-def _mixture_of(named: State | Mixture) -> Mixture:
-    return named if isinstance(named, Mixture) else mixture(named)

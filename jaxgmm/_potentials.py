@@ -37,6 +37,13 @@ def expected_log_joint(stats: Stats, potentials: Potentials) -> Float[Array, ""]
     """``sum_nk r[n, k] logit[n, k]``, from the statistics of r: ``<stats, potentials>``.
 
     An empty component adds nothing, whatever its potential.
+
+    Example:
+        >>> import jaxgmm
+        >>> q = jaxgmm.default_prior([[0.0], [1.0], [3.0]], 2, "spherical")
+        >>> nothing = jaxgmm.empty_stats(2, 1, "spherical")
+        >>> print(jaxgmm.expected_log_joint(nothing, jaxgmm.expected_potentials(q)))
+        0.0
     """
     kind = structure(potentials.structure)
     shift = kind.project(stats.mean - potentials.mean, potentials.factor)

@@ -126,6 +126,12 @@ def interpolate(a: Prior, b: Prior, rho: ArrayLike) -> Prior:
     """``(1 - rho) a + rho b`` in natural parameters: a natural-gradient step towards ``b``.
 
     Hoffman et al. 2013, eq. 15; always a valid distribution for ``0 <= rho <= 1``.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxgmm
+        >>> a, b = jaxgmm.flat_prior(2, 1), jaxgmm.flat_prior(2, 1)
+        >>> print(jaxgmm.interpolate(a, b, 0.5).weights.concentration)
+        [1. 1.]
     """
     rho = jnp.asarray(rho, a.dtype)
     return Prior(a.weights.interpolate(b.weights, rho), a.components.interpolate(b.components, rho))

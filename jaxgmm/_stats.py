@@ -36,7 +36,13 @@ class Stats:
 def empty_stats(
     n_components: int, n_features: int, structure_name: str = "full", dtype: Any = None
 ) -> Stats:
-    """The statistics of no data: the identity of `merge`."""
+    """The statistics of no data: the identity of `merge`.
+
+    Example:
+        >>> import jaxgmm
+        >>> print(jaxgmm.empty_stats(2, 1).count)
+        [0. 0.]
+    """
     count = jnp.zeros((n_components,), dtype)
     mean = jnp.zeros((n_components, n_features), dtype)
     scatter = structure(structure_name).outer(count, mean)
@@ -84,7 +90,14 @@ def reorder(stats: Stats, order: Array) -> Stats:
 
 
 def scale_stats(stats: Stats, factor: Array) -> Stats:
-    """The statistics of every sample counted ``factor`` times: a minibatch seen as the whole."""
+    """The statistics of every sample counted ``factor`` times: a minibatch seen as the whole.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxgmm
+        >>> stats = jaxgmm.label_stats(jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 0, 1]), 2)
+        >>> print(jaxgmm.scale_stats(stats, 10.0).count)
+        [20. 10.]
+    """
     return replace(
         stats,
         count=factor * stats.count,

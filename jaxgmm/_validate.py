@@ -253,3 +253,12 @@ def check_model(prior: Any, x: Array) -> None:
             f"x has {x.shape[0]} rows, fewer than the {prior.n_components} components of the "
             "prior; fit fewer components."
         )
+
+
+def check_one_lane(state: Any, what: str) -> None:
+    """Refuse the states of several lanes."""
+    if state.status.ndim:
+        raise ValueError(
+            f"{what} takes the state of one lane, but this one has {state.status.shape[0]} lanes; "
+            "take result.best, or jax.tree.map(lambda a: a[lane], states)."
+        )

@@ -33,6 +33,12 @@ def expected_potentials(q: Prior) -> Potentials:
 
     The expected log weights are digammas, and the expected log densities the negative Gaussian
     cross-entropy of `gaussian_cross_entropy`.
+
+    Example:
+        >>> import jaxgmm
+        >>> q = jaxgmm.default_prior([[0.0], [1.0], [3.0]], 2, "spherical")
+        >>> jaxgmm.expected_potentials(q).const.shape
+        (2,)
     """
     return add_log_weights(q.components.expectation(), q.weights.expectation())
 
@@ -62,7 +68,14 @@ def log_density(q: Prior, point: Draw) -> Float[Array, ""]:
 
 
 def sampled_potentials(key: Array, q: Prior) -> Potentials:
-    """Potentials at one reparameterised draw of the parameters, differentiable in ``q``."""
+    """Potentials at one reparameterised draw of the parameters, differentiable in ``q``.
+
+    Example:
+        >>> import jax, jaxgmm
+        >>> q = jaxgmm.default_prior([[0.0], [1.0], [3.0]], 2, "spherical")
+        >>> jaxgmm.sampled_potentials(jax.random.key(0), q).mean.shape
+        (2, 1)
+    """
     return draw(key, q).potentials()
 
 
@@ -71,6 +84,12 @@ def gaussian_cross_entropy(x: Float[Array, "N D"], q: Prior) -> Float[Array, "N 
 
     Bishop 2006, eq. 10.64 and 10.65; for a known covariance
     ``D/2 log 2 pi + 0.5 log|Sigma| + 0.5 ||x - m_k||^2_Sigma + D / (2 kappa_k)``.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxgmm
+        >>> x = jnp.array([[0.0], [1.0], [3.0]])
+        >>> jaxgmm.gaussian_cross_entropy(x, jaxgmm.default_prior(x, 2, "spherical")).shape
+        (3, 2)
     """
     return -logits(x, q.components.expectation())
 
@@ -92,6 +111,13 @@ def log_prior(prior: Prior, q: Prior, reg_covar: Array | float = 0.0) -> Float[A
 
     The density is over (mu, Sigma) and over the weights relative to the uniform distribution;
     the flat prior gives exactly 0.
+
+    Example:
+        >>> import jaxgmm
+        >>> flat = jaxgmm.flat_prior(2, 1, "spherical")
+        >>> q = jaxgmm.default_prior([[0.0], [1.0], [3.0]], 2, "spherical")
+        >>> print(jaxgmm.log_prior(flat, q))
+        0.0
     """
     return prior.weights.log_prior(q.weights.mode()) + prior.components.log_prior(
         q.components.mode(reg_covar), prior.weights.present()

@@ -4,7 +4,10 @@
 is silently float64 is an error here. Annotations are checked when a function is called.
 """
 
+import atexit
 import os
+import shutil
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +21,12 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # workers may s
 os.environ.setdefault("MPLBACKEND", "Agg")
 # each worker is a process: OpenBLAS's threads would wait for one another on the same cores
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# and what one of them compiled no other compiles again, nor a process that a test starts
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxgmm-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 

@@ -195,3 +195,48 @@ def test_selection(tmp_path: Path) -> None:
     assert "[2314.29" in text
     assert numbers(text, "  3")[1] == pytest.approx(2314.2957, abs=0.002)
     check_picture(tmp_path / "picture.png")
+
+
+def test_a_vae_gains_by_a_mixture_prior_already_after_some_epochs(tmp_path: Path) -> None:
+    text = run_example("vae.py", tmp_path / "picture.png", "--epochs", "40", "--seeds", "1")
+    _normal, _mixture, gain, *_, tight = numbers(text, "0   ")
+    assert gain > 0.3  # 0.92
+    assert tight > 0.3
+    check_picture(tmp_path / "picture.png")
+
+
+@pytest.mark.slow
+def test_a_vae_gains_by_a_mixture_prior_for_every_seed(tmp_path: Path) -> None:
+    text = run_example("vae.py", tmp_path / "picture.png")
+    for seed in "012":
+        assert numbers(text, f"{seed}   ")[2] > 1  # 2.4, 2.7, 3.4
+
+
+@pytest.mark.slow
+def test_mixture_density(tmp_path: Path) -> None:
+    text = run_example("mixture_density.py", tmp_path / "picture.png")
+    (one,), (truth,) = numbers(text, "one Gaussian"), numbers(text, "the truth")
+    mixture = numbers(text, "5 components")[0]
+    assert one + 0.5 < mixture < truth
+    assert truth - mixture < 0.1
+    check_picture(tmp_path / "picture.png")
+
+
+@pytest.mark.slow
+def test_many_fits(tmp_path: Path) -> None:
+    arguments = ("--sets", "1000", "--sample", "20")
+    text = run_example("many_fits.py", tmp_path / "picture.png", *arguments)
+    assert numbers(text, "our estimates by scikit-learn, gap")[0] < 1e-5
+    ours, theirs = numbers(text, "mean, ours and scikit-learn's")
+    assert ours > theirs - 0.05
+    check_picture(tmp_path / "picture.png")
+
+
+@pytest.mark.slow
+def test_numpyro_model(tmp_path: Path) -> None:
+    text = run_example("numpyro_model.py", tmp_path / "picture.png")
+    whole, fit = numbers(text, "sds, whole model"), numbers(text, "sds, fit")
+    np.testing.assert_allclose(whole, [0.3, 0.25, 0.25, 0.3], atol=0.08)
+    assert (np.array(fit) > whole).all()
+    assert numbers(text, "NUTS")[-1] == 0  # divergences
+    check_picture(tmp_path / "picture.png")

@@ -1,5 +1,7 @@
 """The gamma factor of the families with a precision for each feature or component."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -36,3 +38,23 @@ def log_normaliser(shape: Float[Array, "*K"], rate: Float[Array, "*K"]) -> Float
 def sample(key: Array, shape: Float[Array, "*K"], rate: Float[Array, "*K"]) -> Float[Array, "*K"]:
     """log of a draw, reparameterised with implicit gradients (Figurnov et al. 2018)."""
     return jax.random.loggamma(key, shape, dtype=shape.dtype) - jnp.log(rate)
+
+
+# Of a trapezoidal rule over a gamma variate: its integrand is analytic in the variate's logarithm
+# and decays at both ends, so that the error falls exponentially.
+NODES = 256
+
+
+def node_range(
+    shape: Float[Array, "..."], log_tilt: Float[Array, "..."], more: float = 0.0
+) -> tuple[Array, Array]:
+    """Where the nodes begin and end in ``v = log(tau / E tau)``, by Chernoff's bounds of the tails.
+
+    A density or a tail far out is that of a gamma whose rate is larger by the factor
+    ``exp(log_tilt)`` and whose shape is larger by ``more``. Differentiate no argument: the range
+    has no derivative of its own.
+    """
+    reach = -math.log(jnp.finfo(shape.dtype).eps) / shape
+    root = jnp.sqrt(2 * reach)
+    low = -log_tilt - reach - jnp.minimum(root, 1)
+    return low, jnp.log1p(reach + root + more / shape)

@@ -30,6 +30,11 @@ class Dirichlet:
     Attributes:
         concentration: ``(K,)``, positive; 1 everywhere is uniform on the simplex. Inside a sweep
             over K a concentration of exactly 0 says that a component is absent.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxgmm
+        >>> print(jaxgmm.Dirichlet(jnp.array([1.0, 3.0])).mean())
+        [0.25 0.75]
     """
 
     concentration: Float[Array, "*R K"]

@@ -16,6 +16,11 @@ class FixedWeights:
 
     Attributes:
         weights: ``(K,)``, non-negative, with sum 1.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxgmm
+        >>> jaxgmm.FixedWeights(jnp.array([0.5, 0.5])).n_parameters
+        0
     """
 
     weights: Float[Array, "*R K"]

@@ -14,11 +14,6 @@ from jaxgmm._pytree import pytree, replace, select
 from jaxgmm._special import LOG_2PI, sum_where
 from jaxgmm._stats import Stats
 
-# Nodes of the trapezoidal rule in log tau, over so many standard deviations on either side: the
-# integrand is analytic and decays at both ends, so that the error falls exponentially.
-_NODES = 96
-_REACH = 9.0
-
 
 @pytree
 class IndependentNormalGamma:
@@ -33,6 +28,13 @@ class IndependentNormalGamma:
         precision: ``(K, D)``, of the mean, in inverse squared units of the data.
         shape: ``(K, D)`` or ``(K,)``.
         rate: of the same shape, in squared units of the data; ``E[tau] = shape / rate``.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxgmm
+        >>> ones = jnp.ones((3, 2))
+        >>> components = jaxgmm.IndependentNormalGamma(0 * ones, ones, 5 * ones, 5 * ones)
+        >>> components.n_components, components.covariance_name
+        (3, 'diag (independent)')
     """
 
     mean: Float[Array, "*R K D"]
@@ -65,8 +67,8 @@ class IndependentNormalGamma:
         return 2 * k * d if self.structure == "diag" else k * (d + 1)
 
     def _by_feature(self, a: Array) -> Array:
-        """A quantity of each gamma as one of each feature, (K, D) or (K, 1)."""
-        return a if self.structure == "diag" else a[:, None]
+        """A quantity of each gamma as one of each feature: (..., K, D) or (..., K, 1)."""
+        return a if self.structure == "diag" else a[..., None]
 
     def _by_gamma(self, a: Float[Array, "K D"]) -> Array:
         """A sum over features where they share a gamma."""
@@ -178,25 +180,31 @@ class IndependentNormalGamma:
         Given tau the mean integrates out, ``Normal(x | mean, 1 / tau + 1 / precision)``; the gamma
         has no closed form left and is integrated by the trapezoidal rule in log tau.
         """
-        spread = jnp.sqrt(jax.scipy.special.polygamma(1, self.shape))
-        step = 2 * _REACH * spread / (_NODES - 1)
-        centre = gamma.expected_log(self.shape, self.rate)
-        normaliser = gamma.log_normaliser(self.shape, self.rate) + jnp.log(step)
+        spherical = self.structure == "spherical"
         squares = (x[:, None, :] - self.mean) ** 2
+        distance = jnp.sum(squares, axis=-1) if spherical else squares
+        shape, rate, far = jax.lax.stop_gradient((self.shape, self.rate, distance))
+        more = 0.5 * self.n_features if spherical else 0.5
+        low, high = gamma.node_range(shape, jnp.log1p(far / (2 * rate)), more)
+        unit = self._by_feature(self.rate / self.shape)
 
-        def add(total: Array, node: Array) -> tuple[Array, None]:
-            log_tau = centre + node * spread
-            log_weight = normaliser + self.shape * log_tau - self.rate * jnp.exp(log_tau)
-            variance = self._by_feature(jnp.exp(-log_tau)) + 1 / self.precision
+        def add(totals: tuple[Array, Array], node: Array) -> tuple[tuple[Array, Array], None]:
+            v = low + node * (high - low)
+            log_weight = self.shape * (v - jnp.expm1(v))
+            variance = unit * self._by_feature(jnp.exp(-v)) + 1 / self.precision
             density = -0.5 * (jnp.log(variance) + LOG_2PI + squares / variance)
-            if self.structure == "spherical":
+            if spherical:
                 density = jnp.sum(density, axis=-1)
-            return jnp.logaddexp(total, density + log_weight), None
+            mass, total = totals
+            return (
+                jnp.logaddexp(mass, log_weight),
+                jnp.logaddexp(total, density + log_weight),
+            ), None
 
-        shape = squares.shape if self.structure == "diag" else squares.shape[:-1]
-        nodes = jnp.linspace(-_REACH, _REACH, _NODES, dtype=x.dtype)
-        total = jax.lax.scan(add, jnp.full(shape, -jnp.inf, x.dtype), nodes)[0]
-        return jnp.sum(total, axis=-1) if self.structure == "diag" else total
+        empty = jnp.full(distance.shape, -jnp.inf, x.dtype)
+        nodes = jnp.linspace(0, 1, gamma.NODES, dtype=x.dtype)
+        mass, total = jax.lax.scan(add, (empty, empty), nodes)[0]
+        return total - mass if spherical else jnp.sum(total - mass, axis=-1)
 
     def sample_predictive(self, key: Array, component: Int[Array, " n"]) -> Float[Array, "n D"]:
         """A draw from the predictive density of each given component."""

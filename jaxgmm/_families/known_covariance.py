@@ -22,6 +22,11 @@ class KnownCovariance:
         mean: ``(K, D)``, in the units of the data.
         mean_precision: ``(K,)``, in samples: what the mean's prior counts for.
         covariance: ``(D, D)``, symmetric positive definite; never updated.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxgmm
+        >>> jaxgmm.KnownCovariance(jnp.zeros((3, 2)), jnp.ones(3), jnp.eye(2)).n_parameters
+        6
     """
 
     mean: Float[Array, "*R K D"]

@@ -25,6 +25,12 @@ class NormalGamma:
         mean_precision: ``(K,)``, in samples.
         shape: ``(K, D)``, of the gamma distribution of each precision; half a sample each.
         rate: ``(K, D)``, in squared units of the data; ``E[tau] = shape / rate``.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxgmm
+        >>> ones = jnp.ones((3, 2))
+        >>> jaxgmm.NormalGamma(0 * ones, ones[:, 0], 2 * ones, ones).n_parameters
+        12
     """
 
     mean: Float[Array, "*R K D"]

@@ -30,6 +30,13 @@ class NormalWishart:
         mean_precision: ``(K,)``, in samples: what the mean's prior counts for.
         degrees_of_freedom: ``(K,)``, in samples, above D - 1 for a proper distribution.
         scale: ``(K, D, D)``, symmetric positive definite, in squared units of the data.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxgmm
+        >>> scale = jnp.broadcast_to(jnp.eye(2), (3, 2, 2))
+        >>> ones = jnp.ones(3)
+        >>> jaxgmm.NormalWishart(jnp.zeros((3, 2)), ones, 4 * ones, scale).n_parameters
+        15
     """
 
     mean: Float[Array, "*R K D"]

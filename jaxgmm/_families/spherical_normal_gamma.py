@@ -25,6 +25,12 @@ class SphericalNormalGamma:
         mean_precision: ``(K,)``, in samples.
         shape: ``(K,)``, of the gamma distribution of the precision; D halves a sample.
         rate: ``(K,)``, in squared units of the data; ``E[tau] = shape / rate``.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxgmm
+        >>> ones = jnp.ones(3)
+        >>> jaxgmm.SphericalNormalGamma(jnp.zeros((3, 2)), ones, 2 * ones, ones).n_parameters
+        9
     """
 
     mean: Float[Array, "*R K D"]

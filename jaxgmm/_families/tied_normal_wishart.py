@@ -26,6 +26,14 @@ class TiedNormalWishart:
         mean_precision: ``(K,)``, in samples.
         degrees_of_freedom: scalar, in samples, above D - 1 for a proper distribution.
         scale: ``(D, D)``, inverse scale matrix of the Wishart, in squared units of the data.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxgmm
+        >>> components = jaxgmm.TiedNormalWishart(
+        ...     jnp.zeros((3, 2)), jnp.ones(3), jnp.asarray(4.0), jnp.eye(2)
+        ... )
+        >>> components.n_parameters
+        9
     """
 
     mean: Float[Array, "*R K D"]

@@ -1,19 +1,12 @@
-"""Pictures, on matplotlib axes of yours: axes in, axes out, and pyplot is never touched.
-
-Needs matplotlib: ``pip install "jaxgmm[plot]"``. Colours are those of Okabe & Ito (2008), which all
-kinds of colour vision tell apart, and each goes with a marker and a line style of its own.
-"""
+"""The criterion of a selection, curve by curve."""
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jaxgmm._selection import CRITERIA, Selection
+from jaxgmm.plot._style import INK, new_axes, style
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = ("o", "^", "s", "D", "v", "P", "X")
-_LINES = ("-", "--", "-.", ":")
 _NAMES = {
     "bic": "BIC (smaller is better)",
     "aic": "AIC (smaller is better)",
@@ -21,11 +14,6 @@ _NAMES = {
     "elbo": "ELBO (nats, larger is better)",
     "cv": "held-out log-density (nats per sample, larger is better)",
 }
-
-
-def new_axes(width: float = 6.0, height: float = 4.0) -> Axes:
-    """Axes of a figure that belongs to no window: ``axes.figure.savefig(path)`` keeps it."""
-    return Figure(figsize=(width, height), layout="constrained").add_subplot()
 
 
 def selection(selection: Selection, ax: Axes | None = None) -> Axes:
@@ -51,25 +39,26 @@ def selection(selection: Selection, ax: Axes | None = None) -> Axes:
     limits = _without_the_worst(selection)
     for i, (covariance, (k, value)) in enumerate(selection.curves().items()):
         outside = limits is not None and not ((value > limits[0]) & (value < limits[1])).any()
-        style = {
-            "color": _COLOURS[i % len(_COLOURS)],
-            "marker": _MARKERS[i % len(_MARKERS)],
-            "linestyle": _LINES[i % len(_LINES)],
+        colour, marker, line = style(i)
+        look = {
+            "color": colour,
+            "marker": marker,
+            "linestyle": line,
             "markersize": 5,
             "label": f"{covariance} (beyond the axis)" if outside else covariance,
         }
         if name == "cv":
             error = table["cv_error"][table["covariance"] == covariance]
-            ax.errorbar(k, value, error, capsize=3, **style)
+            ax.errorbar(k, value, error, capsize=3, **look)
         else:
-            ax.plot(k, value, **style)
+            ax.plot(k, value, **look)
     best = selection.best_index
     ax.scatter(
         [table["n_components"][best]],
         [table[name][best]],
         s=180,
         facecolors="none",
-        edgecolors="black",
+        edgecolors=INK,
         linewidths=1.5,
         zorder=5,
         label=f"best: {selection.covariance}, K={selection.n_components}",

@@ -1,0 +1,46 @@
+"""Pictures, on matplotlib axes of yours: axes in, axes out, and pyplot is never touched.
+
+Needs matplotlib: ``pip install "jaxgmm[plot]"``, and is imported by its own name. `points`,
+`ellipses` and `density` are layers: draw them on the same axes in any order, and ask for
+``ax.legend()`` where you want one. The others are whole pictures, with a legend of their own.
+
+Component k looks the same in all of them. Colours are those of Okabe & Ito (2008), which all kinds
+of colour vision tell apart, and each goes with a marker and a line style of its own. To number the
+components from left to right, draw `jaxgmm.order_components` of the state.
+
+Example:
+    >>> import jax, jaxgmm, jaxgmm.plot
+    >>> x = jax.random.normal(jax.random.key(0), (100, 2))
+    >>> state = jaxgmm.fit(jax.random.key(1), x, jaxgmm.em(jaxgmm.flat_prior(1, 2))).best
+    >>> names = ("length (mm)", "mass (g)")
+    >>> ax = jaxgmm.plot.points(state, x, names=names)
+    >>> ax = jaxgmm.plot.ellipses(state, ax=ax, names=names)
+    >>> ax.get_xlabel()
+    'length (mm)'
+"""
+
+from jaxgmm.plot._density import density
+from jaxgmm.plot._ellipses import ellipses
+from jaxgmm.plot._histogram import histogram
+from jaxgmm.plot._optima import optima
+from jaxgmm.plot._pairs import pairs
+from jaxgmm.plot._points import points
+from jaxgmm.plot._selection import selection
+from jaxgmm.plot._style import Style, new_axes, style
+from jaxgmm.plot._traces import traces
+from jaxgmm.plot._weights import weights
+
+__all__ = [
+    "Style",
+    "density",
+    "ellipses",
+    "histogram",
+    "new_axes",
+    "optima",
+    "pairs",
+    "points",
+    "selection",
+    "style",
+    "traces",
+    "weights",
+]

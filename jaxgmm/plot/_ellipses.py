@@ -1,0 +1,76 @@
+"""Where the components are, and how wide."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Ellipse
+
+from jaxgmm._mixture import Mixture
+from jaxgmm._state import State
+from jaxgmm.plot._model import as_mixture, check_features, check_names, drawable, parameters
+from jaxgmm.plot._style import new_axes, style
+
+
+def ellipses(
+    model: State | Mixture | Any,
+    mass: Sequence[float] = (0.5, 0.95),
+    features: Sequence[int] = (0, 1),
+    ax: Axes | None = None,
+    *,
+    names: Sequence[str] | None = None,
+) -> Axes:
+    """The mean of each component, and the ellipses that hold given shares of its mass.
+
+    Of the two features' marginal: ``(x - mean)^T covariance^-1 (x - mean) = -2 log(1 - mass)``, the
+    quantile of chi-square with two degrees of freedom. After CAVI and SVI the covariance is
+    ``E[Lambda]^-1``, that of `jaxgmm.mixture`.
+
+    A component of less than a hundredth of the mixture is drawn in thin lines. One without weight,
+    or whose parameters are not finite, as in a failed lane, is left out; where a covariance is
+    singular, its ellipse is a line.
+
+    Args:
+        model: a `State` of one lane, or a `Mixture`.
+        mass: shares between 0 and 1, an ellipse each.
+        features: the two to draw, across and up.
+        ax: by default new ones.
+        names: of all D features, with their units.
+
+    Raises:
+        ValueError: for the states of many lanes, a mass outside (0, 1), and features that the model
+            does not have.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxgmm, jaxgmm.plot
+        >>> mixture = jaxgmm.Mixture(jnp.ones(1), jnp.zeros((1, 2)), jnp.eye(2)[None])
+        >>> print(f"{jaxgmm.plot.ellipses(mixture, [0.95]).patches[0].width / 2:.3f}")
+        2.448
+    """
+    own = as_mixture(model)
+    shares = np.atleast_1d(np.asarray(mass, np.float64))
+    if not ((shares > 0) & (shares < 1)).all():
+        raise ValueError(f"mass must be between 0 and 1, both excluded, but it is {mass}.")
+    chosen = check_features(features, own.means.shape[1], 2)
+    labels = check_names(names, own.means.shape[1])
+
+    ax = new_axes() if ax is None else ax
+    flat = parameters(own, chosen)
+    for k in np.flatnonzero(drawable(flat)):
+        colour, marker, line = style(int(k))
+        width = 1.6 if flat.weights[k] >= 0.01 else 0.7
+        variances, vectors = np.linalg.eigh(flat.covariances[k])
+        sides = 2 * np.sqrt(np.maximum(variances, 0))
+        angle = math.degrees(math.atan2(vectors[1, 0], vectors[0, 0]))
+        mean = (float(flat.means[k, 0]), float(flat.means[k, 1]))
+        for share in shares:
+            radius = math.sqrt(-2 * math.log1p(-share))
+            patch = Ellipse(mean, *(radius * sides), angle=angle, fill=False, zorder=4)
+            patch.set(edgecolor=colour, linestyle=line, linewidth=width)
+            ax.add_patch(patch)
+        ax.plot(*mean, marker, color=colour, markersize=8, markeredgecolor="white", zorder=5)
+    ax.autoscale_view()
+    ax.set(xlabel=labels[chosen[0]], ylabel=labels[chosen[1]])
+    return ax

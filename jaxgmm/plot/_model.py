@@ -1,0 +1,117 @@
+"""What the pictures ask of a model, whether it is a `State` or a `Mixture`."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxgmm._algebra import marginal
+from jaxgmm._blocks import map_blocks
+from jaxgmm._mixture import Mixture, check_mixture
+from jaxgmm._potentials import logits
+from jaxgmm._predict import is_predictive, mixture, view
+from jaxgmm._state import State
+
+# Where more rows would be drawn than this, a random subset of as many is.
+MOST_POINTS = 5000
+
+
+class Parameters(NamedTuple):
+    """A `Mixture` in NumPy and double precision: (K,), (K, F) and (K, F, F)."""
+
+    weights: np.ndarray
+    means: np.ndarray
+    covariances: np.ndarray
+
+
+def as_mixture(model: Any) -> Mixture:
+    """The mixture to draw, of one lane."""
+    if not isinstance(model, State):
+        return check_mixture(model)
+    if model.objective.ndim:
+        raise ValueError(
+            f"this state holds {model.objective.shape[0]} lanes, but a picture is of one; "
+            "pass result.best."
+        )
+    return mixture(model)
+
+
+def parameters(model: Mixture, features: Sequence[int]) -> Parameters:
+    """Those of the marginal of some features."""
+    return Parameters(*(np.asarray(a, np.float64) for a in marginal(model, features)))
+
+
+def check_features(features: Any, n_features: int, n: int) -> tuple[int, ...]:
+    """Indices of n different features of the model, which may not be counted from the end."""
+    chosen = tuple(np.atleast_1d(np.asarray(features)).tolist())
+    integers = all(isinstance(f, int) and not isinstance(f, bool) for f in chosen)
+    inside = integers and all(0 <= f < n_features for f in chosen)
+    if not inside or len(chosen) != n or len(set(chosen)) != n:
+        what = "one feature" if n == 1 else f"{n} different features"
+        raise ValueError(
+            f"expected {what} between 0 and {n_features - 1}, the model's, but got {features}."
+        )
+    return chosen
+
+
+def check_names(names: Any, n_features: int) -> list[str]:
+    """A label for each feature: the given names, or the columns of x."""
+    if names is None:
+        return [f"x[:, {f}]" for f in range(n_features)]
+    if isinstance(names, str) or len(names) != n_features:
+        raise ValueError(
+            f"names must be a sequence of {n_features} strings, one for each feature of the "
+            f"model, but it is {names!r}."
+        )
+    return [str(name) for name in names]
+
+
+def drawable(own: Parameters) -> np.ndarray:
+    """Which components have finite parameters and a weight: those of failed lanes may not."""
+    finite = np.isfinite(own.means).all(axis=-1)
+    finite &= np.isfinite(own.covariances).all(axis=(-2, -1))
+    return finite & (own.weights > 0)
+
+
+def subset(n_rows: int, most: int = MOST_POINTS) -> np.ndarray:
+    """Rows to draw, in order: all of them, or ``most`` at random, always the same ones."""
+    if n_rows <= most:
+        return np.arange(n_rows)
+    return np.sort(np.random.default_rng(0).choice(n_rows, most, replace=False))
+
+
+def component_log_densities(
+    model: State | Mixture, at: np.ndarray, features: Sequence[int]
+) -> np.ndarray:
+    """log of weight times density of each component, at points (P, F) of the features: (P, K).
+
+    Where these are all the features of a state, of the density that `jaxgmm.log_prob` gives; else
+    of the marginal of its `mixture`. Components that have none have -inf.
+    """
+    own = as_mixture(model)
+    x = jnp.asarray(at, own.means.dtype)
+    if is_predictive(model) and len(features) == own.means.shape[1]:
+        values = _predictive(model, x[:, np.argsort(features)])
+    else:
+        values = _logits(marginal(own, features), x)
+    values = np.asarray(values, np.float64)
+    return np.where(np.isfinite(values), values, -np.inf)
+
+
+@jax.jit
+def _logits(model: Mixture, x: Array) -> Array:
+    own = view(model)
+    return map_blocks(lambda rows: logits(rows, own), x, 3 * own.mean.size)
+
+
+@jax.jit
+def _predictive(state: State, x: Array) -> Array:
+    components, log_weights = state.posterior.components, jnp.log(state.posterior.weights.mean())
+
+    def rows(block: Array) -> Array:
+        return components.log_predictive(block) + log_weights
+
+    return map_blocks(rows, x, 3 * components.mean.size)

@@ -1,0 +1,67 @@
+"""The distinct optima of a fit."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from jaxgmm._result import Result
+from jaxgmm.plot._style import COLOURS, GREY, nats, new_axes, remark
+
+
+def optima(result: Result | Any, ax: Axes | None = None, *, tolerance: float = 0.01) -> Axes:
+    """How many lanes ended at each distinct optimum, against its objective.
+
+    As `Result.optima` has it: of the lanes that converged, with objectives within ``tolerance``
+    nats taken for one. The best is a diamond; its objective is written beside it, and that of the
+    one that most lanes found.
+
+    Args:
+        result: of `jaxgmm.fit`; one of ``racing=False`` has every lane at its optimum.
+        ax: by default new ones.
+        tolerance: in nats.
+
+    Raises:
+        ValueError: if no lane converged.
+
+    Example:
+        >>> import jax, jaxgmm, jaxgmm.plot
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
+        >>> algorithm = jaxgmm.em(jaxgmm.flat_prior(1, 2))
+        >>> result = jaxgmm.fit(jax.random.key(1), x, algorithm, n_restarts=4)
+        >>> jaxgmm.plot.optima(result).get_ylabel()
+        'lanes'
+    """
+    if not isinstance(result, Result):
+        raise ValueError(f"expected the Result of a fit, but got a {type(result).__name__}.")
+    found = result.optima(tolerance)
+    if not found:
+        raise ValueError(
+            "no lane of this fit converged, so that none is at an optimum; raise max_iter or tol. "
+            f"The lanes: {', '.join(f'{n} {s.name}' for s, n in result.statuses().items())}."
+        )
+    ax = new_axes() if ax is None else ax
+    objective, lanes = np.array(found).T
+    ax.vlines(objective, 0, lanes, color=GREY, linewidth=1.5)
+    ax.plot(objective[1:], lanes[1:], "o", color=COLOURS[0], markersize=7)
+    ax.plot(objective[0], lanes[0], "D", color=COLOURS[1], markersize=9)
+    for i in {0, int(np.argmax(lanes))}:
+        # nothing is to the right of the best, and nothing as tall to the left of the tallest
+        ax.annotate(
+            nats(objective[i]) if i else f"best: {nats(objective[i])}",
+            (objective[i], lanes[i]),
+            (2, 8),
+            textcoords="offset points",
+            ha="right" if i else "center",
+            fontsize="small",
+        )
+    n_lanes = len(result.states.status)
+    name = "optimum" if len(found) == 1 else "optima"
+    remark(ax, f"{int(lanes.sum())} of {n_lanes} lanes converged, to {len(found)} {name}")
+    ax.set(xlabel="objective (nats)", ylabel="lanes", ylim=(0, 1.15 * lanes.max()))
+    room = 0.15 * np.ptp(objective) or 0.01 * abs(objective[0])
+    ax.set_xlim(objective[-1] - room, objective[0] + room)
+    ax.xaxis.set_major_locator(MaxNLocator(6, min_n_ticks=3))
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    return ax

@@ -1,0 +1,102 @@
+"""The samples, coloured by responsibility."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jax.typing import ArrayLike
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+
+from jaxgmm._mixture import Mixture
+from jaxgmm._predict import check_fitted_samples, responsibilities
+from jaxgmm._state import State
+from jaxgmm.plot._model import (
+    as_mixture,
+    check_features,
+    check_names,
+    subset,
+)
+from jaxgmm.plot._style import GREY, INK, new_axes, remark, style
+
+# A sample whose most probable component has less than this is outlined.
+_SURE = 0.75
+# From screen values to light, in which a blend of two colours is darker than neither.
+_GAMMA = 2.2
+
+
+def points(
+    model: State | Mixture | Any,
+    x: ArrayLike,
+    features: Sequence[int] = (0, 1),
+    ax: Axes | None = None,
+    *,
+    names: Sequence[str] | None = None,
+) -> Axes:
+    """The samples, with the marker of the most probable component and the colours of all.
+
+    A sample's colour is the components' blended by its responsibilities; where the most probable
+    one has less than 0.75 the sample is outlined in black, which shows in print too. Of more than
+    5,000 samples a random subset of 5,000 is drawn, always the same, and a remark above the axes
+    says so; more than 1,000 are an image inside a PDF or SVG.
+
+    Args:
+        model: a `State` of one lane, or a `Mixture`; all its features count for the colours.
+        x: samples, ``(N, D)``.
+        features: the two to draw, across and up.
+        ax: by default new ones.
+        names: of all D features, with their units.
+
+    Raises:
+        ValueError: for the states of many lanes, samples of another width, and features that the
+            model does not have.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxgmm, jaxgmm.plot
+        >>> mixture = jaxgmm.Mixture(jnp.ones(1), jnp.zeros((1, 3)), jnp.eye(3)[None])
+        >>> x = jax.random.normal(jax.random.key(0), (100, 3))
+        >>> print(jaxgmm.plot.points(mixture, x, features=(0, 2)).get_ylabel())
+        x[:, 2]
+    """
+    own = as_mixture(model)
+    n_components, n_features = own.means.shape
+    x = check_fitted_samples(model, x)
+    chosen = check_features(features, n_features, 2)
+    labels = check_names(names, n_features)
+    n_samples, rows = x.shape[0], subset(x.shape[0])
+    x = x[rows]
+    share = np.asarray(responsibilities(model, x), np.float64)
+    known = np.isfinite(share).all(axis=1)
+    place = np.asarray(x, np.float64)[:, list(chosen)]
+    light = np.array([to_rgb(style(k).colour) for k in range(n_components)]) ** _GAMMA
+
+    ax = new_axes() if ax is None else ax
+    size, alpha, outline = _look(len(rows))
+    common = {"s": size, "alpha": alpha, "rasterized": len(rows) > 1000, "zorder": 2}
+    most = np.argmax(share, axis=1)
+    for k in range(n_components):
+        mine = known & (most == k)
+        if mine.any():
+            unsure = share[mine, k] < _SURE
+            ax.scatter(
+                *place[mine].T,
+                c=np.clip(share[mine] @ light, 0, 1) ** (1 / _GAMMA),
+                marker=style(k).marker,
+                edgecolors=INK,
+                linewidths=np.where(unsure, outline, 0).tolist(),
+                **common,
+            )
+        # for the legend, in the component's pure colour
+        ax.scatter([], [], c=style(k).colour, marker=style(k).marker, s=30, label=f"component {k}")
+    if not known.all():
+        label = "undefined responsibilities"
+        ax.scatter(*place[~known].T, c=GREY, marker=".", label=label, **common)
+    if len(rows) < n_samples:
+        remark(ax, f"{len(rows):,} of {n_samples:,} samples")
+    ax.set(xlabel=labels[chosen[0]], ylabel=labels[chosen[1]])
+    return ax
+
+
+def _look(n: int) -> tuple[float, float, float]:
+    """Area of a marker, its opacity, and the width of its outline: less of all for a crowd."""
+    return (18.0, 0.8, 0.6) if n <= 500 else (12.0, 0.6, 0.4) if n <= 2000 else (6.0, 0.5, 0.25)

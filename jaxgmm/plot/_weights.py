@@ -1,0 +1,66 @@
+"""How much of the mixture each component is."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from jaxgmm._mixture import Mixture
+from jaxgmm._state import State
+from jaxgmm.plot._model import as_mixture
+from jaxgmm.plot._style import INK, new_axes, style
+
+_DRAWS = 4000
+
+
+def weights(
+    key: Array, model: State | Mixture | Any, mass: float = 0.95, ax: Axes | None = None
+) -> Axes:
+    """The weights, with credible intervals after CAVI and SVI.
+
+    The bar is the posterior mean, and its whisker goes between the ``(1 - mass) / 2`` quantiles of
+    4,000 draws from q(pi). After EM, and for a `Mixture`, there is an estimate and no whisker.
+
+    Args:
+        key: PRNG key, of the draws.
+        model: a `State` of one lane, or a `Mixture`.
+        mass: of the credible interval, between 0 and 1.
+        ax: by default new ones.
+
+    Raises:
+        ValueError: for the states of many lanes, and a mass outside (0, 1).
+
+    Example:
+        >>> import jax, jaxgmm, jaxgmm.plot
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
+        >>> algorithm = jaxgmm.cavi(jaxgmm.default_prior(x, 2))
+        >>> state = algorithm.init(jax.random.key(1), x, labels=[0, 1] * 50)
+        >>> ax = jaxgmm.plot.weights(jax.random.key(2), state)
+        >>> ax.get_ylabel()
+        'weight, with 95 % credible interval'
+    """
+    own = as_mixture(model)
+    if not 0 < mass < 1:
+        raise ValueError(f"mass must be between 0 and 1, both excluded, but it is {mass}.")
+    ax = new_axes() if ax is None else ax
+    value = np.nan_to_num(np.asarray(own.weights))
+    number = np.arange(len(value))
+    colours = [style(int(k)).colour for k in number]
+    ax.bar(number, value, 0.7, color=colours, alpha=0.55)
+    label = "weight"
+    if isinstance(model, State) and model.view != "mode":
+        keys = jax.random.split(key, _DRAWS)
+        draws = jnp.exp(jax.vmap(model.posterior.weights.sample)(keys))
+        low, high = np.quantile(np.asarray(draws), [(1 - mass) / 2, (1 + mass) / 2], axis=0)
+        ax.vlines(number, low, high, color=INK, linewidth=1.2)
+        ends = {"marker": "_", "linestyle": "none", "color": INK, "markersize": 7}
+        ax.plot(np.tile(number, 2), np.concatenate([low, high]), **ends)
+        label = f"weight, with {100 * mass:g} % credible interval"
+    ax.set(xlabel="component", ylabel=label)
+    ax.set(xlim=(-0.8, len(value) - 0.2), ylim=(0, None))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=20, min_n_ticks=1))
+    return ax

@@ -1,0 +1,217 @@
+"""What the estimators compile: few programs, which all fits of about as many rows share.
+
+Everything runs in the samples' own precision: 64-bit types are enabled within a call, and nowhere
+else.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxgmm._assign import label_stats, responsibility_stats
+from jaxgmm._blocks import map_blocks
+from jaxgmm._estep import Data, row_log_evidence
+from jaxgmm._fit import Driver
+from jaxgmm._potentials import Potentials, logits
+from jaxgmm._prior import Prior
+from jaxgmm._pytree import all_finite, replace
+from jaxgmm._starts import posterior_at
+from jaxgmm._state import State, state_potentials
+from jaxgmm._status import Status
+from jaxgmm._views import expected_potentials
+from jaxgmm.sklearn._rules import BayesianRule, GaussianRule, floor_of
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Rule = GaussianRule | BayesianRule
+
+
+def with_x64(function: Callable[P, T]) -> Callable[P, T]:
+    """The function with 64-bit types enabled while it runs, on its thread."""
+
+    @wraps(function)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> T:
+        with jax.enable_x64(True):
+            return function(*args, **kwargs)
+
+    return inner
+
+
+def padded_size(n: int) -> int:
+    """The number of rows that n are padded to: a power of two, or an eighth of one more often."""
+    if n <= 1024:
+        return max(32, 1 << (n - 1).bit_length())
+    step = 1 << ((n - 1).bit_length() - 4)
+    return -(-n // step) * step
+
+
+def padded(a: np.ndarray) -> Array:
+    """The array with its first row again and again at the end, as it is for nobody to see."""
+    extra = padded_size(len(a)) - len(a)
+    if extra:
+        a = np.concatenate([a, np.broadcast_to(a[:1], (extra, *a.shape[1:]))])
+    return jnp.asarray(a)
+
+
+def as_data(x: np.ndarray) -> Data:
+    """The samples, padded with rows of weight 0."""
+    weight = np.zeros(padded_size(len(x)), x.dtype)
+    weight[: len(x)] = 1
+    # arrays made by NumPy: nothing is compiled for another shape
+    return Data(
+        x=padded(x),
+        weight=jnp.asarray(weight),
+        centre=jnp.asarray(x.mean(axis=0, dtype=x.dtype)),
+        total=jnp.asarray(np.asarray(len(x), x.dtype)),
+        scale=jnp.asarray(np.ones((), x.dtype)),
+    )
+
+
+class Parameters(NamedTuple):
+    """Given parameters of a start; None where the assignments say it."""
+
+    weights: Any = None
+    means: Any = None
+    covariances: Any = None
+
+
+@jax.jit
+def start(algorithm: Rule, data: Data, assigned: Array | None, given: Parameters) -> State:
+    """A lane's state from labels ``(N,)`` or responsibilities ``(N, K)``, or given parameters."""
+    prior = algorithm.prior
+    k, kind = prior.n_components, prior.components.structure
+    if assigned is None:
+        q = prior
+    else:
+        weight = data.weight
+        if assigned.ndim == 1:
+            stats = label_stats(data.x, assigned, k, sample_weight=weight, structure=kind)
+        else:
+            stats = responsibility_stats(data.x, assigned, sample_weight=weight, structure=kind)
+        q = algorithm.from_stats(stats)
+    if any(a is not None for a in given):
+        covariances = q.components.covariances(mode=True, reg_covar=algorithm.reg_covar)
+        own = (jnp.exp(q.weights.mode()), q.components.mean, covariances)
+        weights, means, covariances = (
+            a if b is None else b for a, b in zip(own, given, strict=True)
+        )
+        weights = jnp.maximum(weights, floor_of(data.x) / data.total)
+        # what the algorithm will add: the first E-step sees the given covariances themselves
+        covariances = covariances - algorithm.reg_covar * jnp.eye(
+            data.x.shape[1], dtype=data.x.dtype
+        )
+        q = posterior_at(prior, (weights, means, covariances), data.total, mode=True)
+    return resume(algorithm, q, data)
+
+
+@jax.jit
+def resume(algorithm: Rule, posterior: Prior, data: Data) -> State:
+    """A lane's state at a posterior; one without a density has the status COLLAPSED."""
+    key = jax.random.key(0)
+    state = algorithm.begin(key, key, posterior, data)
+    usable = all_finite(state_potentials(state))
+    status = jnp.where(usable, Status.RUNNING, Status.COLLAPSED).astype(jnp.int32)
+    return replace(state, status=status, memory=status)
+
+
+def stack(states: list[State]) -> State:
+    """The states of the lanes as one."""
+    # in NumPy, which compiles nothing for another shape
+    return jax.tree.map(lambda *a: jnp.asarray(np.stack([np.asarray(b) for b in a])), *states)
+
+
+def iterate(
+    algorithm: Rule, states: State, data: Data, max_iter: int, tol: float
+) -> tuple[State, np.ndarray]:
+    """All lanes to their ends, and the bounds after each iteration ``(T, R)``."""
+    max_iter = min(max_iter, np.iinfo(np.int32).max)
+    driver = Driver(algorithm, data, max_iter, tol, history=True, progress=False, mesh=None)
+    states, history, interrupted = driver.run(states, [])
+    if interrupted:
+        raise KeyboardInterrupt
+    return states, history
+
+
+class Description(NamedTuple):
+    """What a fit found, in the shapes of its covariance type."""
+
+    weights: Any
+    means: Any
+    covariances: Any
+    precisions_cholesky: Any
+
+
+@jax.jit
+def describe(state: State) -> Description:
+    """The estimate, or ``E[pi]``, ``E[mu]`` and ``E[Lambda]^-1``."""
+    q, mode = state.posterior, state.view == "mode"
+    factor = state_potentials(state).factor
+    kind = q.components.structure
+    if kind in ("full", "tied"):
+        covariances = q.components.covariances(mode=mode, reg_covar=state.reg_covar)
+        covariances = covariances if kind == "full" else covariances[0]
+    else:
+        covariances = factor**-2
+    weights = jnp.exp(q.weights.mode()) if mode else q.weights.mean()
+    return Description(weights, q.components.mean, covariances, factor)
+
+
+# A fitted model as predictions take it: potentials, or the posterior that they are expected under.
+Model = Potentials | Prior
+
+
+def _potentials(model: Model) -> Potentials:
+    return model if isinstance(model, Potentials) else expected_potentials(model)
+
+
+@jax.jit
+def _log_norms(model: Model, x: Array) -> Array:
+    return row_log_evidence(x, _potentials(model))
+
+
+@jax.jit
+def _labels(model: Model, x: Array) -> Array:
+    potentials = _potentials(model)
+
+    def rows(block: Array) -> Array:
+        return jnp.argmax(logits(block, potentials), axis=-1)
+
+    return map_blocks(rows, x, 3 * potentials.mean.size)
+
+
+@jax.jit
+def _responsibilities(model: Model, x: Array) -> Array:
+    potentials = _potentials(model)
+
+    def rows(block: Array) -> Array:
+        return jax.nn.softmax(logits(block, potentials), axis=-1)
+
+    return map_blocks(rows, x, 3 * potentials.mean.size)
+
+
+def _by_row(program: Callable[[Model, Array], Array], model: Model, x: np.ndarray) -> np.ndarray:
+    # a copy: what JAX returns is read-only
+    return np.array(np.asarray(program(model, padded(x)))[: len(x)])
+
+
+@with_x64
+def log_norms(model: Model, x: np.ndarray) -> np.ndarray:
+    """log-sum-exp of each row's joint log densities, ``(N,)``."""
+    return _by_row(_log_norms, model, x)
+
+
+@with_x64
+def labels(model: Model, x: np.ndarray) -> np.ndarray:
+    """The most probable component of each row, ``(N,)``."""
+    return _by_row(_labels, model, x)
+
+
+@with_x64
+def responsibilities(model: Model, x: np.ndarray) -> np.ndarray:
+    """The probability of each component for each row, ``(N, K)``."""
+    return _by_row(_responsibilities, model, x)

@@ -1,0 +1,63 @@
+"""The documentation builds without a warning, and its code runs."""
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import jaxgmm
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+# names whose example is elsewhere: a function makes what they are, or they only label results
+WITHOUT_EXAMPLE = {
+    *("EM", "CAVI", "SVI", "Squarem", "Annealed", "NaturalSVI", "NaturalGradient"),
+    *("Algorithm", "Result", "Selection", "State", "Status", "Stats", "Potentials"),
+    *("Mixture", "Moments", "Interval", "Estimate", "Product"),
+}
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path):
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    reference = (tmp_path / "reference" / "index.html").read_text()
+    missing = [name for name in jaxgmm.__all__ if f'id="jaxgmm.{name}"' not in reference]
+    assert not missing
+
+
+def test_the_code_of_every_page_runs(tmp_path: Path):
+    """In a fresh process, as a reader would have it: float32, warnings and all."""
+    program = "".join(
+        f"print({page.name!r}, flush=True)\nexec({chr(10).join(blocks(page))!r}, {{}})\n"
+        for page in PAGES
+    )
+    assert len(program) > 3000
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_public_name_is_documented_with_an_example():
+    for name in jaxgmm.__all__:
+        thing = getattr(jaxgmm, name)
+        text = inspect.getdoc(thing)
+        assert text, name
+        assert text.split("\n")[0].endswith((".", ":")), name
+        if name not in WITHOUT_EXAMPLE:
+            assert "Example:" in text, name
+
+
+def test_the_readme_names_pages_and_files_that_exist():
+    for text in ((ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+            assert (ROOT / target).exists(), target
+        for target in re.findall(r"`((?:examples|benchmarks|docs|tests)/[\w/.]*)`", text):
+            assert (ROOT / target).exists(), target
