@@ -39,8 +39,8 @@ def expected_log_joint(stats: Stats, potentials: Potentials) -> Float[Array, ""]
     An empty component adds nothing, whatever its potential.
 
     Example:
-        >>> import jaxgmm
-        >>> q = jaxgmm.default_prior([[0.0], [1.0], [3.0]], 2, "spherical")
+        >>> import jax.numpy as jnp, jaxgmm
+        >>> q = jaxgmm.default_prior(jnp.array([[0.0], [1.0], [3.0]]), 2, "spherical")
         >>> nothing = jaxgmm.empty_stats(2, 1, "spherical")
         >>> print(jaxgmm.expected_log_joint(nothing, jaxgmm.expected_potentials(q)))
         0.0

@@ -95,7 +95,7 @@ def scale_stats(stats: Stats, factor: Array) -> Stats:
     Example:
         >>> import jax.numpy as jnp, jaxgmm
         >>> stats = jaxgmm.label_stats(jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 0, 1]), 2)
-        >>> print(jaxgmm.scale_stats(stats, 10.0).count)
+        >>> print(jaxgmm.scale_stats(stats, jnp.asarray(10.0)).count)
         [20. 10.]
     """
     return replace(

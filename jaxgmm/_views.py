@@ -35,8 +35,8 @@ def expected_potentials(q: Prior) -> Potentials:
     cross-entropy of `gaussian_cross_entropy`.
 
     Example:
-        >>> import jaxgmm
-        >>> q = jaxgmm.default_prior([[0.0], [1.0], [3.0]], 2, "spherical")
+        >>> import jax.numpy as jnp, jaxgmm
+        >>> q = jaxgmm.default_prior(jnp.array([[0.0], [1.0], [3.0]]), 2, "spherical")
         >>> jaxgmm.expected_potentials(q).const.shape
         (2,)
     """
@@ -71,8 +71,8 @@ def sampled_potentials(key: Array, q: Prior) -> Potentials:
     """Potentials at one reparameterised draw of the parameters, differentiable in ``q``.
 
     Example:
-        >>> import jax, jaxgmm
-        >>> q = jaxgmm.default_prior([[0.0], [1.0], [3.0]], 2, "spherical")
+        >>> import jax, jax.numpy as jnp, jaxgmm
+        >>> q = jaxgmm.default_prior(jnp.array([[0.0], [1.0], [3.0]]), 2, "spherical")
         >>> jaxgmm.sampled_potentials(jax.random.key(0), q).mean.shape
         (2, 1)
     """
@@ -113,9 +113,9 @@ def log_prior(prior: Prior, q: Prior, reg_covar: Array | float = 0.0) -> Float[A
     the flat prior gives exactly 0.
 
     Example:
-        >>> import jaxgmm
+        >>> import jax.numpy as jnp, jaxgmm
         >>> flat = jaxgmm.flat_prior(2, 1, "spherical")
-        >>> q = jaxgmm.default_prior([[0.0], [1.0], [3.0]], 2, "spherical")
+        >>> q = jaxgmm.default_prior(jnp.array([[0.0], [1.0], [3.0]]), 2, "spherical")
         >>> print(jaxgmm.log_prior(flat, q))
         0.0
     """

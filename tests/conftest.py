@@ -102,6 +102,8 @@ def is_slow(item: pytest.Item) -> bool:
         return values.get("covariance") == "known" and values.get("name") != "cavi"
     if item.path.name == "test_estep.py":
         return values.get("dtype") == "float32" and "tied" in values.values()
+    if item.path.name == "test_squarem.py":
+        return values.get("dtype") == "float32" and "family" in values
     return False
 
 

@@ -135,6 +135,7 @@ def test_tables_come_from_the_records(quick, monkeypatch):
         assert render(record) in printed
 
 
+@pytest.mark.slow
 def test_without_peers_ours_alone_is_measured(tmp_path):
     done = run_benchmarks("em_iteration", "--peers", "none", "--quick", "--output", str(tmp_path))
     assert done.returncode == 0, done.stderr

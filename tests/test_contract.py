@@ -257,6 +257,7 @@ def warm_start(
     return jax.vmap(lambda k, s: algorithm.init(k, x, s))(keys, states)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "weights"), sorted({row[1:] for row in ROWS}))
 def test_warm_start_of_every_algorithm_from_another(family: str, weights: str):
     targets = table.all_programs(family, weights, "float64")

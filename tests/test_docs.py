@@ -34,6 +34,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path):
     assert not missing
 
 
+@pytest.mark.slow
 def test_the_code_of_every_page_runs(tmp_path: Path):
     """In a fresh process, as a reader would have it: float32, warnings and all."""
     program = "".join(

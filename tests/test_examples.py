@@ -45,6 +45,7 @@ def check_picture(path: Path) -> None:
             assert 0.01 < np.mean(quarter < 0.95) < 0.9
 
 
+@pytest.mark.slow
 def test_quickstart(tmp_path: Path) -> None:
     text = run_example("quickstart.py", tmp_path / "picture.png")
     em, cavi, svi = (numbers(text, name) for name in ("EM", "CAVI", "SVI"))
@@ -82,6 +83,7 @@ def test_system1_prints_every_published_digit(tmp_path: Path) -> None:
     check_picture(tmp_path / "picture.png")
 
 
+@pytest.mark.slow
 def test_system2(tmp_path: Path) -> None:
     text = run_example("system2_em.py", tmp_path / "picture.png")
     few = numbers(text, "10 starts, loose")
@@ -123,6 +125,7 @@ def check_system3(text: str, short_of_em: float) -> None:
     assert "NONFINITE" not in text
 
 
+@pytest.mark.slow
 def test_system3_briefly(tmp_path: Path) -> None:
     text = run_example(
         "system3_gradient_em.py",
@@ -138,6 +141,7 @@ def test_system3_as_published(tmp_path: Path) -> None:
     check_system3(run_example("system3_gradient_em.py", tmp_path / "picture.png"), 1e-4)
 
 
+@pytest.mark.slow
 def test_system4(tmp_path: Path) -> None:
     text = run_example("system4_svi.py", tmp_path / "picture.png")
     for name in ("last iterate", "averaged"):
@@ -174,6 +178,7 @@ def test_system5_as_published(tmp_path: Path) -> None:
     check_picture(tmp_path / "picture.png")
 
 
+@pytest.mark.slow
 def test_empirical_bayes(tmp_path: Path) -> None:
     text = run_example("empirical_bayes.py", tmp_path / "picture.png")
     (learnt,) = numbers(text, "alpha learnt")

@@ -255,14 +255,15 @@ def compare(algorithm: str, case: str) -> Moments:
     )
 
 
-# A row computes a chain and, for the sample view, a fit of 3000 steps; one runs by default.
+# A row computes a chain and, for the sample view, a fit of 3000 steps.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "case"),
     [
         ("cavi", "independent"),
-        pytest.param("cavi", "full", marks=pytest.mark.slow),
-        pytest.param("sample view", "independent", marks=pytest.mark.slow),
-        pytest.param("sample view", "full", marks=pytest.mark.slow),
+        ("cavi", "full"),
+        ("sample view", "independent"),
+        ("sample view", "full"),
     ],
 )
 def test_moments_agree_with_nuts(algorithm: str, case: str):

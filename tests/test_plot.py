@@ -479,7 +479,6 @@ ERRORS = {
     "between 0 and 1, the model's, but got (0, 2)": lambda s, x: P.points(s, x, (0, 2)),
     "2 different features between 0 and 1": lambda s, x: P.ellipses(s, features=(1, 1)),
     "the model's, but got (0, -1)": lambda s, x: P.density(s, (0, -1)),
-    "the model's, but got (0, 1.0)": lambda s, x: P.ellipses(s, features=(0, 1.0)),
     "one feature between 0 and 1": lambda s, x: P.histogram(s, x, 2),
     "x must be 2-d": lambda s, x: P.points(s, x[:, 0]),
     "x has 1 features": lambda s, x: P.histogram(s, x[:, :1]),

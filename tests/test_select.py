@@ -30,6 +30,7 @@ def test_old_faithful():
     assert "[2314.2957]" in selection.summary()
 
 
+@pytest.mark.slow
 def test_every_criterion_is_that_of_the_fit_behind_the_row():
     compiled.clear()
     selection = select((1, 3), ("full", "tied"))

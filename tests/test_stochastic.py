@@ -166,6 +166,7 @@ def walk(algorithm: jaxgmm.Algorithm, x: jax.Array, steps: int) -> list[jaxgmm.S
     return states
 
 
+@pytest.mark.slow
 def test_average_of_the_iterates_is_the_weighted_mean_of_the_coordinates():
     x = clusters(n=60)
     prior = jaxgmm.default_prior(x, 2)

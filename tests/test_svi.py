@@ -113,7 +113,7 @@ def test_sampled_objective_estimates_the_bound():
     assert ours.mean() - 5 * error > float(jaxgmm.elbo(state, x))
 
 
-@pytest.mark.parametrize("batch_size", [7, 20, 60, 100])
+@pytest.mark.parametrize("batch_size", [pytest.param(7, marks=pytest.mark.slow), 20, 60, 100])
 def test_scaled_minibatches_average_to_all_the_data(batch_size: int):
     x = clusters(n=60)
     prior = jaxgmm.default_prior(x, K)
