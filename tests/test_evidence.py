@@ -77,6 +77,7 @@ def test_prior_gradient_is_the_slope_of_the_best_bound(family: str, weights: str
         assert (ends[1] - ends[0]) / 2 == pytest.approx(expected, rel=2e-4, abs=2e-9)
 
 
+@pytest.mark.slow
 def test_prior_gradient_after_em_is_that_of_the_log_prior():
     prior = model("full", "dirichlet")
     state = jaxgmm.fit(jax.random.key(0), x(), jaxgmm.em(prior), tol=1e-12).best
@@ -119,6 +120,7 @@ def test_sampled_elbo_at_one_component_is_the_exact_one(family: str):
     assert abs(float(bound) - float(state.objective)) < 4 * float(error)
 
 
+@pytest.mark.slow
 def test_sampled_elbo_is_at_least_the_exact_one():
     state = fitted(model("full", "dirichlet"))
     bound, error = jaxgmm.sampled_elbo(jax.random.key(2), state, x(), 20_000)

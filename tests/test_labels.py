@@ -87,6 +87,7 @@ def test_alignment_is_the_best_of_all_assignments():
         assert found == pytest.approx(min(costs))
 
 
+@pytest.mark.slow
 def test_draws_and_lanes_align_under_vmap_and_jit():
     state = fitted()
     target = jaxgmm.mixture(state)

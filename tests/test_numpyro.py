@@ -129,7 +129,8 @@ BOUNDS = {
 }
 
 
-@pytest.mark.parametrize("family", ["independent", pytest.param("full", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["independent", "full"])
 def test_sampled_objective_equals_numpyros_elbo(family: str):
     if family == "independent":
         x, prior = system(20), independent_prior()

@@ -44,7 +44,6 @@ PROBLEMS = [
     Problem(25, 2, 4.0, grid=True),
     Problem(100, 2, 4.0, grid=True),
 ]
-BY_DEFAULT = (7,)
 
 
 def draw(problem: Problem, seed: int) -> tuple[jax.Array, jax.Array]:
@@ -69,13 +68,8 @@ def draw(problem: Problem, seed: int) -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(x + means[labels]), jnp.asarray(labels)
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        number if number in BY_DEFAULT else pytest.param(number, marks=pytest.mark.slow)
-        for number in range(len(PROBLEMS))
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(PROBLEMS)))
 def test_sixteen_lanes_are_as_good_as_a_start_at_the_truth(number: int):
     """Within 0.01 nats a sample, for every one of five keys."""
     problem = PROBLEMS[number]

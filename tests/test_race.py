@@ -125,6 +125,7 @@ def test_a_race_repeats(x: jax.Array, cavi: jaxgmm.CAVI):
     assert_trees_close(a.states, b.states, rtol=0)
 
 
+@pytest.mark.slow
 def test_racing_is_for_16_lanes_or_more_of_em_and_cavi(x: jax.Array, cavi: jaxgmm.CAVI):
     assert Status.DROPPED in fit(x, cavi).statuses()
     few = jaxgmm.fit(jax.random.key(0), x, cavi, 15, moves=False)

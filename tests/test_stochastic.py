@@ -294,6 +294,7 @@ def test_an_objective_at_rest_is_found_at_rest():
     assert 50 < np.median(ended) < 3000
 
 
+@pytest.mark.slow
 def test_a_slow_fit_is_not_called_converged():
     """A learning rate that gets nowhere: the objective rises all the time, under its own noise."""
     x = clusters(n=120)

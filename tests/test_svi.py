@@ -92,6 +92,7 @@ def monte_carlo(x: np.ndarray, q: Prior, n: int) -> tuple[float, float]:
     return float(values.mean()), float(values.std() / np.sqrt(n))
 
 
+@pytest.mark.slow
 def test_sampled_objective_estimates_the_bound():
     x = clusters(n=60)
     prior = jaxgmm.default_prior(x, K)
