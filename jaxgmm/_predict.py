@@ -151,7 +151,11 @@ def responsibilities(state: State | Mixture, x: ArrayLike) -> Float[Array, "N K"
 
 @jax.jit
 def _responsibilities(state: State | Mixture, x: Array) -> Array:
-    potentials = view(state)
+    return responsibilities_at(view(state), x)
+
+
+def responsibilities_at(potentials: Potentials, x: Array) -> Array:
+    """`responsibilities` under potentials, of checked samples."""
 
     def rows(block: Array) -> Array:
         return jax.nn.softmax(logits(block, potentials), axis=-1)
@@ -174,7 +178,11 @@ def predict(state: State | Mixture, x: ArrayLike) -> Int[Array, " N"]:
 
 @jax.jit
 def _predict(state: State | Mixture, x: Array) -> Array:
-    potentials = view(state)
+    return labels_at(view(state), x)
+
+
+def labels_at(potentials: Potentials, x: Array) -> Array:
+    """`predict` under potentials, of checked samples."""
 
     def rows(block: Array) -> Array:
         return jnp.argmax(logits(block, potentials), axis=-1)

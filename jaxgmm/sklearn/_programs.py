@@ -14,10 +14,10 @@ import numpy as np
 from jax import Array
 
 from jaxgmm._assign import label_stats, responsibility_stats
-from jaxgmm._blocks import map_blocks
 from jaxgmm._estep import Data, row_log_evidence
 from jaxgmm._fit import Driver
-from jaxgmm._potentials import Potentials, logits
+from jaxgmm._potentials import Potentials
+from jaxgmm._predict import labels_at, responsibilities_at
 from jaxgmm._prior import Prior
 from jaxgmm._pytree import all_finite, replace
 from jaxgmm._starts import posterior_at
@@ -176,22 +176,12 @@ def _log_norms(model: Model, x: Array) -> Array:
 
 @jax.jit
 def _labels(model: Model, x: Array) -> Array:
-    potentials = _potentials(model)
-
-    def rows(block: Array) -> Array:
-        return jnp.argmax(logits(block, potentials), axis=-1)
-
-    return map_blocks(rows, x, 3 * potentials.mean.size)
+    return labels_at(_potentials(model), x)
 
 
 @jax.jit
 def _responsibilities(model: Model, x: Array) -> Array:
-    potentials = _potentials(model)
-
-    def rows(block: Array) -> Array:
-        return jax.nn.softmax(logits(block, potentials), axis=-1)
-
-    return map_blocks(rows, x, 3 * potentials.mean.size)
+    return responsibilities_at(_potentials(model), x)
 
 
 def _by_row(program: Callable[[Model, Array], Array], model: Model, x: np.ndarray) -> np.ndarray:
