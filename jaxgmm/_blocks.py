@@ -46,9 +46,11 @@ def choose_feature_block(
     if jax.default_backend() != "cpu":
         size = 1 << max((_ACCELERATOR_BYTES // both).bit_length() - 1, 7)
         return min(size, n_samples)
+    # short columns gain nothing from longer blocks, and lose
+    longest = 2048 if layout == "one lane" and n_logits < 32 else 4096
     size = 64
     while (
-        size < 4096
+        size < longest
         and 2 * size * both <= _FEATURE_BYTES
         and 2 * size * logits <= _LOGIT_BYTES[layout]
     ):

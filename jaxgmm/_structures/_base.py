@@ -2,6 +2,8 @@
 
 from typing import Protocol, runtime_checkable
 
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 
@@ -56,3 +58,13 @@ class Structure(Protocol):
     def covariances(self, factor: Array, dimension: int) -> Array:
         """The covariance matrices of precisions ``F F^T``: (K, D, D), or (D, D) if common."""
         ...
+
+
+def products_with_one(x: Array, first: np.ndarray, second: np.ndarray) -> Array:
+    """Products of two rows of ``x`` and a last row of ones: of each ``first`` and ``second``.
+
+    One gather for all features. Beside a concatenation of products and rows XLA would make each
+    from the samples by itself, at twice the cost of a whole pass.
+    """
+    extended = jnp.concatenate([x, jnp.ones_like(x[:1])])
+    return extended[first] * extended[second]

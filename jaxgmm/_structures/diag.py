@@ -1,16 +1,20 @@
 """A diagonal covariance for every component: scatters and factors are (K, D)."""
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxgmm import _linalg as linalg
+from jaxgmm._structures._base import products_with_one
 
 
 class Diag:
     """Features are ``x^2``, ``x`` and 1: F = 2 D + 1."""
 
     def features(self, x: Array) -> Array:
-        return jnp.concatenate([x * x, x, jnp.ones_like(x[:1])])
+        each, one = np.arange(x.shape[0]), np.full(x.shape[0] + 1, x.shape[0])
+        first = np.concatenate([each, each, one[:1]])
+        return products_with_one(x, first, np.concatenate([each, one]))
 
     def coefficients(self, const: Array, mean: Array, factor: Array) -> Array:
         precision = factor**2
