@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from jaxgmm import _linalg as linalg
-from jaxgmm._blocks import choose_block_size, scan_blocks
+from jaxgmm._blocks import choose_block_size, map_blocks, scan_blocks
 from jaxgmm._stats import Stats
 from jaxgmm._structures import structure
 
@@ -119,14 +119,16 @@ def nearest_stats(
     structure: str = "full",
 ) -> Stats:
     """`label_stats` of the nearest of K points, in units ``(D,)`` of each feature."""
-    k = points.shape[0]
     scaled = points / unit
 
-    def respond(block: tuple[Array]) -> Array:
-        distance = jnp.sum((block[0] / unit - scaled[:, None, :]) ** 2, axis=-1)
-        return jax.nn.one_hot(jnp.argmin(distance, axis=0), k, axis=0, dtype=x.dtype)
+    def nearest(block: Array) -> Array:
+        rows = (block / unit).T
+        # (K, D, B): sums of few features over long rows
+        distance = jnp.sum((rows - scaled[:, :, None]) ** 2, axis=1)
+        return jnp.argmin(distance, axis=0)
 
-    return _assigned_stats((x,), respond, sample_weight, k, structure)
+    labels = map_blocks(nearest, x, 2 * points.size)
+    return label_stats(x, labels, points.shape[0], sample_weight=sample_weight, structure=structure)
 
 
 def random_stats(

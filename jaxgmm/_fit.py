@@ -23,7 +23,7 @@ from jaxgmm._prior import Prior
 from jaxgmm._pytree import take
 from jaxgmm._race import RACING_LANES, Batch, rungs, worth_shrinking
 from jaxgmm._result import Result, data_notes
-from jaxgmm._starts import check_start, initial_posterior, lanes_at_a_time
+from jaxgmm._starts import check_start, random_posteriors
 from jaxgmm._state import State
 from jaxgmm._status import Status
 from jaxgmm._stochastic import Stochastic
@@ -134,7 +134,7 @@ def fit(
     racing = ours and n_restarts >= RACING_LANES if racing is None else racing
     if mesh is not None:
         data = spread_rows(data, mesh)
-    driver = Driver(algorithm, data, max_iter, tol, history, progress, mesh)
+    driver = Driver(algorithm, data, n_restarts, max_iter, tol, history, progress, mesh)
     states, rows, interrupted = driver.run(states, rungs(n_restarts, max_iter) if racing else [])
     result = Result(algorithm, states, rows if history else None, interrupted, notes)
     if not (ours if moves is None else moves) or interrupted:
@@ -153,6 +153,7 @@ class Driver:
         self,
         algorithm: Algorithm,
         data: Data,
+        n_restarts: int,
         max_iter: int,
         tol: float,
         history: bool,
@@ -161,6 +162,8 @@ class Driver:
     ):
         self.algorithm = algorithm
         self.data = data
+        self.n_restarts = n_restarts
+        self.work = data.x.shape[0] * algorithm.prior.n_components
         self.max_iter = max_iter
         self.tol = jnp.asarray(tol, data.x.dtype)
         self.length = 256 if history else 0
@@ -172,9 +175,15 @@ class Driver:
 
     def quiet(self) -> "Driver":
         """The same without a history."""
-        tol = float(self.tol)
         return Driver(
-            self.algorithm, self.data, self.max_iter, tol, False, self.progress, self.mesh
+            self.algorithm,
+            self.data,
+            self.n_restarts,
+            self.max_iter,
+            float(self.tol),
+            False,
+            self.progress,
+            self.mesh,
         )
 
     def run(self, states: State, rungs: list[tuple[int, int]]) -> tuple[State, np.ndarray, bool]:
@@ -187,9 +196,8 @@ class Driver:
         from tqdm import tqdm
 
         n_lanes = states.status.shape[0]
-        shrinking = worth_shrinking(
-            self.data.x.shape[0], n_lanes, self.algorithm.prior.n_components
-        )
+        # of the fit's lanes, so that moves use the programs that its race has compiled
+        shrinking = worth_shrinking(self.work, self.n_restarts)
         batch, rungs = Batch(states), list(rungs)
         chunks: list[Any] = []
         n_steps, done = _FIRST_CHUNK, 0
@@ -228,7 +236,7 @@ class Driver:
                 if running == 0:
                     return batch.all_states(), _history(chunks, n_lanes), False
                 if shrinking:
-                    batch.shrink()
+                    batch.shrink(self.work)
                 if not self.length:
                     chunks = []
                 # twice as long or half as long, never a new program: n_steps is traced
@@ -298,11 +306,10 @@ def start_lanes(key: Array, data: Data, algorithm: Algorithm, n_restarts: int, i
     n_samples = data.x.shape[0]
     if isinstance(init, str):
         check_start(init, algorithm.prior, n_samples)
-        size = lanes_at_a_time(data, algorithm.prior.n_components)
         split = jax.vmap(jax.random.split)(keys)
         # conjugate updates do not ask for the view: one program more to share
         mode = algorithm.view == "mode" and not algorithm.prior.components.conjugate
-        posteriors = _random_posteriors(split[:, 0], data, algorithm.prior, init, mode, size)
+        posteriors = _random_posteriors(split[:, 0], data, algorithm.prior, init, mode)
         return _begin(split[:, 1], shared_key, data, algorithm, posteriors)
     if isinstance(init, State):
         init = {"state": init}
@@ -337,15 +344,10 @@ def _split(init: Mapping[str, Any], n_restarts: int) -> list[dict[str, Any]]:
     return [take(dict(init), lane) for lane in range(n_restarts)]
 
 
-@functools.partial(jax.jit, static_argnames=("init", "mode", "batch_size"))
-def _random_posteriors(
-    keys: Array, data: Data, prior: Prior, init: str, mode: bool, batch_size: int
-) -> Prior:
+@functools.partial(jax.jit, static_argnames=("init", "mode"))
+def _random_posteriors(keys: Array, data: Data, prior: Prior, init: str, mode: bool) -> Prior:
     # of the prior, not the algorithm: EM, CAVI and SVI share one program, and it is a long one
-    def one(key: Array) -> Prior:
-        return initial_posterior(key, data, prior, init, mode=mode)
-
-    return jax.lax.map(one, keys, batch_size=min(batch_size, keys.shape[0]))
+    return random_posteriors(keys, data, lambda lane: prior, init, mode=mode)
 
 
 @jax.jit

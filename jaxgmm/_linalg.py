@@ -30,6 +30,8 @@ def cholesky(a: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
     the threads that wait for them, so that two such calls at once, or one beside an all-reduction,
     may wait for ever. It is no slower; for the inverse it is many times faster.
     """
+    if a.shape[-1] <= _UNROLLED:
+        return _unrolled_cholesky(a)
     return lax.platform_dependent(a, cpu=_plain_cholesky, default=lax.linalg.cholesky)
 
 
@@ -46,6 +48,8 @@ def _cholesky_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array,
 @jax.custom_jvp
 def inverse_factor(lower: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
     """``lower^-T``: the factor F with ``F F^T = (lower lower^T)^-1``."""
+    if lower.shape[-1] <= _UNROLLED:
+        return _unrolled_inverse_factor(lower)
     return lax.platform_dependent(lower, cpu=_plain_inverse_factor, default=_solve_for_eye)
 
 
@@ -58,6 +62,41 @@ def _inverse_factor_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[
 def _solve_for_eye(lower: Array) -> Array:
     eye = jnp.broadcast_to(jnp.eye(lower.shape[-1], dtype=lower.dtype), lower.shape)
     return lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True, transpose_a=True)
+
+
+# Matrices up to this size are factored entry by entry: in half the time, and compiled in less. Of
+# larger ones XLA's fusions would grow, and take longer to compile than a loop.
+_UNROLLED = 2
+
+
+def _unrolled_cholesky(a: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
+    rows: list[list[Array]] = []
+    for i in range(a.shape[-1]):
+        row: list[Array] = []
+        for j in range(i + 1):
+            left = rows[j] if j < i else row
+            rest = a[..., i, j]
+            for m in range(j):
+                rest = rest - row[m] * left[m]
+            row.append(rest / left[j] if j < i else jnp.sqrt(rest))
+        rows.append(row)
+    return _lower_triangle(rows)
+
+
+def _unrolled_inverse_factor(lower: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
+    rows: list[list[Array]] = []
+    for i in range(lower.shape[-1]):
+        pivot = 1 / lower[..., i, i]
+        row = [-pivot * sum(lower[..., i, m] * rows[m][j] for m in range(j, i)) for j in range(i)]
+        rows.append([*row, pivot])
+    return jnp.swapaxes(_lower_triangle(rows), -1, -2)
+
+
+def _lower_triangle(rows: list[list[Array]]) -> Array:
+    """The matrices of these entries, row i of which has i + 1."""
+    zero = jnp.zeros_like(rows[0][0])
+    filled = [row + [zero] * (len(rows) - len(row)) for row in rows]
+    return jnp.stack([jnp.stack(row, axis=-1) for row in filled], axis=-2)
 
 
 # Halves of matrices up to this size are not worth their products.

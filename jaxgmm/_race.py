@@ -21,8 +21,10 @@ _SURVIVORS = 4
 # A batch shrinks by this factor or more: each size is a program of its own to compile.
 _SHRINK = 4
 # Responsibilities in one iteration of all lanes, above which smaller batches save more time than
-# their programs cost. A number and not a clock decides, so that results repeat.
+# their programs cost; and how many a smaller one must save. Numbers and not a clock decide, so that
+# results repeat.
 _LARGE = 1 << 22
+_SAVED = 1 << 19
 
 
 def rungs(n_lanes: int, max_iter: int) -> list[tuple[int, int]]:
@@ -103,11 +105,18 @@ class Batch:
         self.lanes = np.arange(self.n_everyone)
         return True
 
-    def shrink(self) -> None:
-        """Keep a power of two of lanes, the running ones among them, if that is far fewer."""
+    def shrink(self, work: int) -> None:
+        """Keep a power of two of lanes, the running ones among them, if that saves much.
+
+        Args:
+            work: responsibilities of a lane in an iteration, N K.
+        """
         running = np.asarray(self.states.status) == Status.RUNNING
         size = 1 << int(max(running.sum() - 1, 0)).bit_length()
-        if not running.any() or size * _SHRINK > len(self.lanes):
+        if (_SURVIVORS - size) * work < _SAVED:  # a race that ends and moves share this size
+            size = max(size, _SURVIVORS)
+        saved = (len(self.lanes) - size) * work
+        if not running.any() or size * _SHRINK > len(self.lanes) or saved < _SAVED:
             return
         # what fills the new batch up are finished lanes, which the loop leaves alone
         kept = np.sort(np.argsort(~running, kind="stable")[:size])
@@ -116,9 +125,14 @@ class Batch:
         self.everyone, self.states, self.lanes = everyone, states, self.lanes[kept]
 
 
-def worth_shrinking(n_samples: int, n_lanes: int, n_components: int) -> bool:
-    """Whether an iteration is long enough for smaller batches to pay for their compilation."""
-    return n_samples * n_lanes * n_components >= _LARGE
+def worth_shrinking(work: int, n_lanes: int) -> bool:
+    """Whether an iteration is long enough for smaller batches to pay for their compilation.
+
+    Args:
+        work: responsibilities of a lane in an iteration, N K.
+        n_lanes: of the fit.
+    """
+    return work * n_lanes >= _LARGE
 
 
 _degenerate = jax.jit(jax.vmap(is_degenerate))

@@ -25,7 +25,7 @@ from jaxgmm._prior import Prior, data_covariance, default_prior, flat_prior
 from jaxgmm._pytree import pytree, replace, take
 from jaxgmm._race import beaten, rungs
 from jaxgmm._selection import CRITERIA, Selection
-from jaxgmm._starts import check_start, initial_posterior, lanes_at_a_time, posterior_at
+from jaxgmm._starts import check_start, posterior_at, random_posteriors
 from jaxgmm._state import State
 from jaxgmm._status import FAILED, Status
 from jaxgmm._validate import (
@@ -375,7 +375,6 @@ class _Sweep:
             np.asarray(number == 0),
             init=o.init,
             n_restarts=o.n_restarts,
-            batch_size=lanes_at_a_time(data, self.sizes[-1]),
         )
         left, done = list(self.rungs), 0
         algorithm = _OwnModels(self.algorithms[-1])
@@ -447,7 +446,7 @@ def _where(condition: np.ndarray, new: State, old: State) -> State:
 _prepare = jax.jit(prepare)
 
 
-@functools.partial(jax.jit, static_argnames=("init", "n_restarts", "batch_size"))
+@functools.partial(jax.jit, static_argnames=("init", "n_restarts"))
 def _launch(
     key: Array,
     data: Data,
@@ -458,7 +457,6 @@ def _launch(
     *,
     init: str,
     n_restarts: int,
-    batch_size: int,
 ) -> State:
     """The lanes of a round at their starts, those of one K after those of the other."""
     n_groups = sizes.shape[0]
@@ -468,12 +466,10 @@ def _launch(
     def random() -> Prior:
         keys = jax.random.split(key, lanes.shape[0])
 
-        def one(args: tuple[Array, Array]) -> Prior:
-            key, lane = args
-            prior = take(models.prior, lane // n_restarts)
-            return initial_posterior(key, data, prior, init, mode=mode)
+        def prior_of(lane: Array) -> Prior:
+            return take(models.prior, lane // n_restarts)
 
-        return lax.map(one, (keys, lanes), batch_size=min(batch_size, lanes.shape[0]))
+        return random_posteriors(keys, data, prior_of, init, mode=mode)
 
     def moved() -> Prior:
         return _moved(models.prior, sizes, best, data.total, n_restarts)

@@ -1,7 +1,8 @@
 """Start points: where a lane begins."""
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -33,6 +34,11 @@ STARTS = (
 _START_ROWS = 4096
 _ROWS_PER_PARAMETER = 16
 
+# Elements at a time that making starts of many lanes may take: memory for the seeds, which are many
+# small steps; on a CPU the cache for what each then does with its rows.
+_SEEDING = 1 << 24
+_CACHED = 1 << 20
+
 # Lloyd's iterations of a k-means start: the first few do most of what k-means can do.
 _LLOYD_ITERATIONS = 10
 
@@ -54,22 +60,13 @@ def initial_posterior(
     """
     kind = prior.components.structure
     weight = data.weight
+    if start == "random_responsibilities":
+        k, present = prior.n_components, prior.weights.present()
+        stats = random_stats(key, data.x, k, present, sample_weight=weight, structure=kind)
+        return update(_proper_or_default(prior, data), stats, mode=mode)
     if isinstance(start, str):
-        weak = _proper_or_default(prior, data)
-        if start == "random_responsibilities":
-            k = prior.n_components
-            present = prior.weights.present()
-            stats = random_stats(key, data.x, k, present, sample_weight=weight, structure=kind)
-        else:
-            points = _points(key, data, prior.n_components, start)
-            # the seeds of absent components are nearest to no row
-            points = jnp.where(prior.weights.present()[:, None], points, jnp.inf)
-            if start == "k-means":
-                points = lloyd(jax.random.fold_in(key, 1), data, points)
-            few = _some_rows(jax.random.fold_in(key, 2), data, prior.n_components)
-            stats = _nearest(few, points, kind, _unit(data.x))
-            stats = scale_stats(stats, data.total / jnp.sum(stats.count))
-        return update(weak, stats, mode=mode)
+        points = _points(key, data, prior.n_components, start)
+        return _posterior_near(key, data, prior, points, start, mode=mode)
     (name, value), *_ = start.items()
     if name == "means":
         stats = _nearest(data, value, kind, _unit(data.x))
@@ -91,12 +88,56 @@ def initial_posterior(
     return _from_state(data, prior, value, mode=mode)
 
 
-def lanes_at_a_time(data: Data, n_components: int) -> int:
-    """How many lanes' starts to make at once: 2^24 elements of residuals, 64 MiB float32."""
-    n_samples, dimension = data.x.shape
-    width = n_components * dimension
-    block = choose_block_size(n_samples, 2 * width, data.x.dtype)
-    return max(1, (1 << 24) // max(block * width, min(n_samples, _START_ROWS) * 4))
+def random_posteriors(
+    keys: Array,
+    data: Data,
+    prior_of: Callable[[Array], Prior],
+    start: str,
+    *,
+    mode: bool,
+) -> Prior:
+    """Posteriors of R lanes at random starts, few lanes at a time: every leaf leads with R.
+
+    Of ``"mixed"`` starts the lanes of even number have k-means++, the others random points.
+
+    Args:
+        keys: of the lanes, ``(R,)``.
+        data: the rows.
+        prior_of: from the number of a lane to its prior; all have as many components.
+        start: its name.
+        mode: whether the posterior is to have its mode where the start is, else its mean.
+    """
+    lanes = jnp.arange(keys.shape[0])
+    some = jax.eval_shape(prior_of, lanes[0])
+
+    def over_lanes(one: Callable[..., Any], at_a_time: int, *args: Any) -> Any:
+        size = args[0].shape[0]
+        return lax.map(lambda a: one(*a), args, batch_size=max(1, min(at_a_time, size)))
+
+    seed = functools.partial(_points, data=data, n_components=some.n_components)
+    n_rows, width = data.x.shape[0], some.n_components * some.n_features
+    n_seeding = _SEEDING // (4 * min(n_rows, _START_ROWS))
+    block = choose_block_size(n_rows, 2 * width, data.x.dtype)
+    n_near = (_CACHED if jax.default_backend() == "cpu" else _SEEDING) // (2 * block * width)
+    if start == "random_responsibilities":
+
+        def spread(key: Array, lane: Array) -> Prior:
+            return initial_posterior(key, data, prior_of(lane), start, mode=mode)
+
+        return over_lanes(spread, n_near, keys, lanes)
+    if start == "mixed":
+        kinds = (("k-means++", keys[::2]), ("random_points", keys[1::2]))
+        points = jnp.zeros((lanes.size, some.n_components, some.n_features), data.x.dtype)
+        for first, (kind, its) in enumerate(kinds[: lanes.size]):
+            found = over_lanes(functools.partial(seed, start=kind), n_seeding, its)
+            points = points.at[first::2].set(found)
+    else:
+        points = over_lanes(functools.partial(seed, start=start), n_seeding, keys)
+
+    def near(key: Array, lane: Array, points: Array) -> Prior:
+        return _posterior_near(key, data, prior_of(lane), points, start, mode=mode)
+
+    return over_lanes(near, n_near, keys, lanes, points)
 
 
 def _points(key: Array, data: Data, n_components: int, start: str) -> Array:
@@ -107,6 +148,20 @@ def _points(key: Array, data: Data, n_components: int, start: str) -> Array:
     coin_key, key = jax.random.split(key)
     both = [seeds(key, data, n_components, spread=spread) for spread in (True, False)]
     return jnp.where(jax.random.bernoulli(coin_key), *both)
+
+
+def _posterior_near(
+    key: Array, data: Data, prior: Prior, points: Array, start: str, *, mode: bool
+) -> Prior:
+    """The update by rows that belong to the nearest of the points."""
+    # the seeds of absent components are nearest to no row
+    points = jnp.where(prior.weights.present()[:, None], points, jnp.inf)
+    if start == "k-means":
+        points = lloyd(jax.random.fold_in(key, 1), data, points)
+    few = _some_rows(jax.random.fold_in(key, 2), data, prior.n_components)
+    stats = _nearest(few, points, prior.components.structure, _unit(data.x))
+    stats = scale_stats(stats, data.total / jnp.sum(stats.count))
+    return update(_proper_or_default(prior, data), stats, mode=mode)
 
 
 def posterior_at(

@@ -77,11 +77,13 @@ def test_a_shrunken_batch_keeps_those_that_run_and_forgets_no_one(x: jax.Array, 
     status[3] = status[7] = status[12] = Status.RUNNING
     states = states_of(x, cavi, list(range(13)), [int(s) for s in status])
     batch = Batch(states)
-    batch.shrink()
+    batch.shrink(1 << 20)
     assert len(batch.lanes) == 13  # 4 is not a quarter of it
     states = states_of(x, cavi, list(range(19)), [int(s) for s in [*status, *[6] * 6]])
     batch = Batch(states)
-    batch.shrink()
+    batch.shrink(1000)
+    assert len(batch.lanes) == 19  # not worth it
+    batch.shrink(1 << 20)
     assert len(batch.lanes) == 4
     assert {3, 7, 12} <= set(batch.lanes.tolist())
     batch.states = jaxgmm._pytree.replace(batch.states, objective=batch.states.objective + 100)  # type: ignore
@@ -96,6 +98,7 @@ def test_survivors_are_what_they_would_be_without_a_race(
     x: jax.Array, cavi: jaxgmm.CAVI, shrinking: bool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(race, "_LARGE", 0 if shrinking else 1 << 62)
+    monkeypatch.setattr(race, "_SAVED", 0)
     raced = fit(x, cavi, racing=True, history=True)
     plain = fit(x, cavi, racing=False, history=True)
     kept = np.asarray(raced.states.status) != Status.DROPPED
