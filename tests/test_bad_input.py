@@ -35,8 +35,8 @@ def nothing_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("init_on", "step_on"):
         monkeypatch.setattr(jaxgmm.Algorithm, name, traced)
-    for name in ("_random_posteriors", "_given_lanes", "_advance"):
-        monkeypatch.setattr(f"jaxgmm._fit.{name}", traced)
+    for name in ("_fit._random_posteriors", "_fit._given_lanes", "_driver._advance"):
+        monkeypatch.setattr(f"jaxgmm.{name}", traced)
 
 
 def fit(rows: Any = x, algorithm: Any = em, *args: Any, **kwargs: Any) -> Any:

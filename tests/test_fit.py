@@ -179,7 +179,7 @@ def test_interruption_of_the_first_call(
     def interrupt(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jaxgmm._fit._advance", interrupt)
+    monkeypatch.setattr("jaxgmm._driver._advance", interrupt)
     result = jaxgmm.fit(jax.random.key(0), x, em, R, history=True)
     assert result.interrupted
     assert set(result.statuses()) == {Status.RUNNING}

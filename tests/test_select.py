@@ -117,7 +117,7 @@ def test_what_failed_is_named_and_never_chosen():
 
 
 def test_ctrl_c_keeps_the_covariances_that_were_done(monkeypatch: pytest.MonkeyPatch):
-    real, calls = jaxgmm._select._launch, []
+    real, calls = jaxgmm._sweep._launch, []
 
     def launch(*args: Any, **options: Any) -> Any:
         calls.append(args)
@@ -125,7 +125,7 @@ def test_ctrl_c_keeps_the_covariances_that_were_done(monkeypatch: pytest.MonkeyP
             raise KeyboardInterrupt
         return real(*args, **options)
 
-    monkeypatch.setattr(jaxgmm._select, "_launch", launch)
+    monkeypatch.setattr(jaxgmm._sweep, "_launch", launch)
     selection = select((1, 3), ("full", "tied"))
     assert selection.interrupted
     assert selection.covariance == "full"

@@ -14,8 +14,8 @@ import numpy as np
 from jax import Array
 
 from jaxgmm._assign import label_stats, responsibility_stats
+from jaxgmm._driver import Driver
 from jaxgmm._estep import Data, row_log_evidence
-from jaxgmm._fit import Driver
 from jaxgmm._potentials import Potentials
 from jaxgmm._predict import labels_at, responsibilities_at
 from jaxgmm._prior import Prior
@@ -130,7 +130,8 @@ def iterate(
 ) -> tuple[State, np.ndarray]:
     """All lanes to their ends, and the bounds after each iteration ``(T, R)``."""
     max_iter = min(max_iter, np.iinfo(np.int32).max)
-    driver = Driver(algorithm, data, max_iter, tol, history=True, progress=False, mesh=None)
+    n = states.status.shape[0]
+    driver = Driver(algorithm, data, n, max_iter, tol, history=True, progress=False, mesh=None)
     states, history, interrupted = driver.run(states, [])
     if interrupted:
         raise KeyboardInterrupt
