@@ -53,7 +53,7 @@ class Algorithm:
             key: PRNG key.
             x: samples, ``(N, D)``.
             start: ``"k-means++"``, ``"k-means||"`` (a few passes over all the rows, where k-means++
-                looks at 16,384 of them), ``"k-means"`` (k-means++, then Lloyd's iterations),
+                looks at some 4,096 of them), ``"k-means"`` (k-means++, then Lloyd's iterations),
                 ``"random_points"``, ``"mixed"`` (k-means++ or random points, by a coin),
                 ``"random_responsibilities"``; or a `State` of any algorithm,
                 to go on from; or give exactly one of ``responsibilities=``

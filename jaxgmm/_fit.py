@@ -71,8 +71,8 @@ def fit(
             NumPy float64 becomes JAX's default float.
         algorithm: from `em`, `cavi` or `svi`; it carries the model.
         n_restarts: R.
-        init: a start by name (see `Algorithm.init`), by default k-means++ in one half of the lanes
-            and random points in the other; a `State`, of one lane or of R, whose
+        init: a start by name (see `Algorithm.init`), by default k-means++ in every other lane, the
+            first one included, and random points in the rest; a `State`, of one lane or of R, whose
             posterior is the start (`run` goes on with its optimiser and counters, too); or a
             mapping with one given start, such as ``{"means": means}``, led by R if
             ``n_restarts > 1``.

@@ -56,7 +56,7 @@ def test_one_step_is_em_with_responsibilities_to_the_power_beta():
 def test_it_ends_at_an_optimum_of_the_plain_algorithm(make: Any):
     plain = make(PRIOR)
     algorithm = jaxgmm.annealed(plain, 20, 0.7)
-    result = jaxgmm.fit(KEY, x, algorithm, 4, max_iter=300, tol=1e-9, history=True)
+    result = jaxgmm.fit(KEY, x, algorithm, 4, max_iter=1000, tol=1e-9, history=True)
     states = result.states
     assert (np.asarray(states.status) == Status.CONVERGED).all()
     assert (np.asarray(states.n_iter) > 20).all()
