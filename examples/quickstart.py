@@ -64,7 +64,8 @@ def timed_fit(
 ) -> Timed:
     """Fit for one iteration, which compiles all there is to compile, and then in earnest.
 
-    Without the race of the lanes, so that the picture shows where each of them ends.
+    Without the race of the lanes and the best one's moves, so that the picture shows where each of
+    them ends by itself.
     """
 
     def fit(max_iter: int) -> tuple[jaxgmm.Result, float]:
@@ -78,6 +79,7 @@ def timed_fit(
             tol=tol,
             history=True,
             racing=False,
+            moves=False,
         )
         return result, time.perf_counter() - began
 
