@@ -50,7 +50,8 @@ def least_milliseconds(case: dict[str, Any], about: dict[str, float]) -> float:
     operations; and the samples read once for all lanes.
     """
     n, d, k, lanes = (case[name] for name in ("N", "D", "K", "R"))
-    features = (d + 1) * (d + 2) // 2 if case["covariance"] == "full" else 2 * d + 1
+    widths = {"full": (d + 1) * (d + 2) // 2, "diag": 2 * d + 1, "spherical": d + 2}
+    features = widths[case["covariance"]]
     size = np.dtype(case["dtype"]).itemsize
     products = 4 * n * features * k / about["flops"]
     reading = n * d * size / lanes / about["bytes"]

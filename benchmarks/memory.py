@@ -1,7 +1,8 @@
-"""What a fit needs beyond the data: the most memory ever resident, less what was before it."""
+"""What a compiled fit needs beyond the data: the most memory resident, less what was before it."""
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from benchmarks._measure import spread
@@ -11,25 +12,32 @@ SHAPES = ((100_000, 8, 64), (1_000_000, 8, 64), (4_000_000, 8, 64), (1_000_000, 
 QUICK_SHAPES = ((1_000, 2, 2),)
 
 _PROGRAM = """
-import resource, sys
+import re, sys
 import jax, jax.numpy as jnp
 import jaxgmm
 n, d, k = map(int, sys.argv[1:])
+
+def resident(field):
+    return int(re.search(field + r":\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1024
+
+def fit():
+    jaxgmm.fit(jax.random.key(1), x, algorithm, max_iter=3, moves=False)
+
 x = jax.block_until_ready(jax.random.normal(jax.random.key(0), (n, d)))
 algorithm = jaxgmm.em(jaxgmm.flat_prior(k, d))
-small = x[: 10 * k]
-jaxgmm.fit(jax.random.key(1), small, algorithm, max_iter=3, moves=False)
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-    1024 if sys.platform != "darwin" else 1024**2
-)
-before = peak()
-jaxgmm.fit(jax.random.key(1), x, algorithm, max_iter=3, moves=False)
-print(peak() - before)
+fit()  # what compiling takes is not a fit's
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # the peak starts anew: making the data had one of its own
+before = resident("VmRSS")
+fit()
+print(resident("VmHWM") - before)
 """
 
 
 def measure(peers: list[str], *, quick: bool) -> list[dict[str, Any]]:
-    """One row for each shape, float32; a small fit comes first, so that code does not count."""
+    """One row for each shape, float32."""
+    if not Path("/proc/self/clear_refs").exists():
+        raise RuntimeError("memory is measured through /proc/self/clear_refs, which is Linux's.")
     rows = []
     for n, d, k in QUICK_SHAPES if quick else SHAPES:
         arguments = [sys.executable, "-c", _PROGRAM, *map(str, (n, d, k))]

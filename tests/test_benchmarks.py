@@ -184,3 +184,17 @@ def test_other_results_are_not_timed(monkeypatch, culprit, wrong):
     assert times(1.0, 1.0)["peer"]["ratio"]["median"] == 3.0
     with pytest.raises(DisagreementError, match=f"{culprit} differs"):
         times(wrong, 1.0) if culprit == "jaxgmm" else times(1.0, wrong)
+
+
+@pytest.mark.parametrize(("covariance", "features"), [("full", 10), ("diag", 7), ("spherical", 5)])
+def test_the_least_time_is_that_of_the_products_or_of_reading(
+    covariance: str, features: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks._ceilings import least_milliseconds
+
+    case = {"N": 100, "D": 3, "K": 2, "R": 1, "covariance": covariance, "dtype": "float32"}
+    least = least_milliseconds(case, {"flops": 1e9, "bytes": 1e30})
+    assert least == pytest.approx(1e3 * 4 * 100 * features * 2 / 1e9)
+    reading = least_milliseconds(case | {"R": 4}, {"flops": 1e30, "bytes": 1e9})
+    assert reading == pytest.approx(1e3 * 100 * 3 * 4 / 4 / 1e9)
