@@ -29,10 +29,11 @@ def draw_bars(record: dict[str, Any], path: Path) -> None:
         colour, hatch = _STYLES[i % len(_STYLES)]
         style = {"color": colour, "hatch": hatch, "edgecolor": "white", "label": name}
         ax.barh(places, middle, 0.8 / len(names), xerr=ends, error_kw={"lw": 1}, **style)
-        for place, value in zip(places, values, strict=True):
+        for place, value, (_, found) in zip(places, values, own, strict=True):
             median = value["median"]
+            text = f"{median:.3g}" if median < 1000 else f"{median:,.0f}"
             ax.annotate(
-                f"{median:.3g}" if median < 1000 else f"{median:,.0f}",
+                f"{text} ({found['share']:.0%})" if "share" in found else text,
                 (value["max"], place),
                 (4, 0),
                 textcoords="offset points",

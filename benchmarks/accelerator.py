@@ -11,7 +11,7 @@ from benchmarks._measure import spread
 from benchmarks._problems import make_problem
 from benchmarks._worker import Worker
 
-UNIT = "ms per restart and iteration, and the share of the tighter ceiling"
+UNIT = "ms per restart and iteration (of the ceiling)"
 CASES = (
     {"N": 1_000_000, "D": 32, "K": 64, "R": 1, "covariance": "full"},
     {"N": 1_000_000, "D": 128, "K": 1024, "R": 1, "covariance": "diag"},

@@ -45,7 +45,14 @@ def measure(peers: list[str], *, quick: bool) -> list[dict[str, Any]]:
         for _ in range(1 if quick else 3):
             done = subprocess.run(arguments, check=True, capture_output=True, text=True)
             values.append(float(done.stdout.split()[-1]))
-        case = {"N": n, "D": d, "K": k, "R": 1, "dtype": "float32", "x, MB": n * d * 4 / 2**20}
+        case = {
+            "N": n,
+            "D": d,
+            "K": k,
+            "R": 1,
+            "dtype": "float32",
+            "x, MB": round(n * d * 4 / 2**20, 1),
+        }
         found = {"jaxgmm": {"megabytes": {**spread(values), "runs": values}}}
         print(
             f"N={n}: {found['jaxgmm']['megabytes']['median']:.4g} MB", file=sys.stderr, flush=True
