@@ -8,7 +8,8 @@ from conftest import Tolerance, clusters
 
 import jaxgmm
 from jaxgmm._estep import prepare
-from jaxgmm._starts import parallel_seeds, seeds
+from jaxgmm._seeds import parallel_seeds, seeds
+from jaxgmm._starts import random_posteriors
 
 K = 3
 CENTRES = jnp.asarray([[0.0, 0.0], [50.0, 0.0], [0.0, 50.0]])
@@ -167,3 +168,33 @@ def test_parallel_seeds_take_no_row_without_weight_and_bear_few_rows(separated: 
         jax.random.key(0), separated, "k-means||"
     )
     np.testing.assert_allclose(jaxgmm.mixture(state).weights, 1 / 3, rtol=1e-6)
+
+
+def test_mixed_starts_take_turns(separated: jax.Array):
+    prior, data = jaxgmm.flat_prior(K, 2), prepare(separated)
+    keys = jax.random.split(jax.random.key(3), 5)
+
+    def starts(name: str, n: int = 5) -> jax.Array:
+        made = jax.jit(lambda: random_posteriors(keys[:n], data, lambda _: prior, name, mode=False))
+        return made().components.mean
+
+    spread, at_random, mixed = map(starts, ("k-means++", "random_points", "mixed"))
+    assert (spread != at_random).any(axis=(1, 2)).all()
+    np.testing.assert_array_equal(mixed[::2], spread[::2])
+    np.testing.assert_array_equal(mixed[1::2], at_random[1::2])
+    np.testing.assert_array_equal(starts("mixed", 1), spread[:1])
+
+
+@pytest.mark.parametrize("name", ["mixed", "k-means||"])
+def test_starts_of_many_lanes_take_little_memory(name: str):
+    keys = jax.random.split(jax.random.key(0), 512)
+    prior = jaxgmm.flat_prior(K, 2, dtype="float32")
+
+    def starts(x: jax.Array) -> jaxgmm.Prior:
+        return random_posteriors(keys, prepare(x), lambda _: prior, name, mode=False)
+
+    shape = jax.ShapeDtypeStruct((200_000, 2), "float32")
+    memory = jax.jit(starts).lower(shape).compile().memory_analysis()
+    assert memory is not None
+    # one number for each row and lane would be 410 MB
+    assert memory.temp_size_in_bytes < 200e6

@@ -15,8 +15,8 @@ from jaxgmm._structures._base import products_with_one
 def products(dimension: int) -> tuple[np.ndarray, np.ndarray]:
     """Which two of ``x_1 .. x_D, 1`` each feature multiplies: the F first and the F second ones."""
     first, second = np.triu_indices(dimension + 1)
-    squares_first = np.argsort(second == dimension, kind="stable")
-    return first[squares_first], second[squares_first]
+    pairs_first = np.argsort(second == dimension, kind="stable")
+    return first[pairs_first], second[pairs_first]
 
 
 @functools.cache
