@@ -1,16 +1,53 @@
 """Gaussian mixture inference in JAX: EM, CAVI and SVI over hundreds of restarts at once."""
 
-from jaxgmm._algebra import affine, condition, marginal, merge_components, product, regress
-from jaxgmm._algorithm import Algorithm
-from jaxgmm._anneal import Annealed, annealed
-from jaxgmm._arviz import to_arviz
-from jaxgmm._assign import label_stats, responsibility_stats
-from jaxgmm._cavi import CAVI, cavi
-from jaxgmm._degenerate import is_degenerate
-from jaxgmm._em import EM, em
-from jaxgmm._estep import estep, log_evidence
-from jaxgmm._evidence import elbo, prior_gradient, sampled_elbo
-from jaxgmm._families import (
+from jaxgmm._algorithms.annealed import Annealed, annealed
+from jaxgmm._algorithms.base import Algorithm
+from jaxgmm._algorithms.cavi import CAVI, cavi
+from jaxgmm._algorithms.em import EM, em
+from jaxgmm._algorithms.fixed_point import fixed_point
+from jaxgmm._algorithms.natural import NaturalGradient, NaturalSVI, natural_gradient
+from jaxgmm._algorithms.squarem import Squarem, squarem
+from jaxgmm._algorithms.svi import SVI, svi
+from jaxgmm._estep.assigned import label_stats, responsibility_stats
+from jaxgmm._estep.estep import estep, log_evidence
+from jaxgmm._estep.potentials import Potentials, expected_log_joint
+from jaxgmm._estep.stats import Stats, empty_stats, merge, scale_stats
+from jaxgmm._export.arviz import to_arviz
+from jaxgmm._export.files import load, save
+from jaxgmm._fit.fit import fit
+from jaxgmm._fit.result import Result
+from jaxgmm._fit.run import run
+from jaxgmm._fit.select import select
+from jaxgmm._fit.selection import Selection
+from jaxgmm._lane.degenerate import is_degenerate
+from jaxgmm._lane.state import State
+from jaxgmm._lane.status import Status
+from jaxgmm._mixture.algebra import affine, condition, marginal, merge_components, product, regress
+from jaxgmm._mixture.density import (
+    aic,
+    bic,
+    icl,
+    log_prob,
+    mixture,
+    predict,
+    responsibilities,
+    sample,
+    sample_posterior,
+)
+from jaxgmm._mixture.draws import (
+    Interval,
+    cdf,
+    credible_intervals,
+    outlier_scores,
+    quantile,
+    sampled_entropy,
+    sampled_kl,
+    sampled_log_prob,
+)
+from jaxgmm._mixture.evidence import elbo, prior_gradient, sampled_elbo
+from jaxgmm._mixture.labels import align, order_components
+from jaxgmm._mixture.mixture import Mixture, Moments, moments
+from jaxgmm._model.families import (
     Dirichlet,
     FixedWeights,
     IndependentNormalGamma,
@@ -22,45 +59,8 @@ from jaxgmm._families import (
     TiedNormalWishart,
     expected_log_weights,
 )
-from jaxgmm._fit import fit
-from jaxgmm._implicit import fixed_point
-from jaxgmm._labels import align, order_components
-from jaxgmm._mixture import Mixture, Moments, moments
-from jaxgmm._natural import NaturalGradient, NaturalSVI, natural_gradient
-from jaxgmm._persist import load, save
-from jaxgmm._potentials import Potentials, expected_log_joint
-from jaxgmm._predict import (
-    aic,
-    bic,
-    icl,
-    log_prob,
-    mixture,
-    predict,
-    responsibilities,
-    sample,
-    sample_posterior,
-)
-from jaxgmm._predictive import (
-    Interval,
-    cdf,
-    credible_intervals,
-    outlier_scores,
-    quantile,
-    sampled_entropy,
-    sampled_kl,
-    sampled_log_prob,
-)
-from jaxgmm._prior import Prior, default_prior, flat_prior, interpolate, update
-from jaxgmm._result import Result
-from jaxgmm._run import run
-from jaxgmm._select import select
-from jaxgmm._selection import Selection
-from jaxgmm._squarem import Squarem, squarem
-from jaxgmm._state import State
-from jaxgmm._stats import Stats, empty_stats, merge, scale_stats
-from jaxgmm._status import Status
-from jaxgmm._svi import SVI, svi
-from jaxgmm._views import (
+from jaxgmm._model.prior import Prior, default_prior, flat_prior, interpolate, update
+from jaxgmm._model.views import (
     bound,
     expected_potentials,
     gaussian_cross_entropy,

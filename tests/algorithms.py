@@ -14,7 +14,7 @@ from jax import Array
 
 import jaxgmm
 from jaxgmm import Algorithm, Prior, State
-from jaxgmm._prior import data_covariance
+from jaxgmm._model.prior import data_covariance
 
 N, D, K, R = 90, 2, 3, 4
 BATCH = 25  # the last batch of an epoch is short

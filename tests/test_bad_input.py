@@ -268,7 +268,7 @@ def test_states_of_another_number_of_lanes():
 
 
 def _state() -> jaxgmm.State:
-    from jaxgmm._state import initial_state
+    from jaxgmm._lane.state import initial_state
 
     return initial_state(em.prior, em.prior, "mode")
 

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 
-from jaxgmm._mixture import Mixture
-from jaxgmm._state import State
+from jaxgmm._lane.state import State
+from jaxgmm._mixture.mixture import Mixture
 from jaxgmm.plot._model import (
     Parameters,
     as_mixture,

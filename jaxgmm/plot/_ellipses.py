@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Ellipse
 
-from jaxgmm._mixture import Mixture
-from jaxgmm._state import State
+from jaxgmm._lane.state import State
+from jaxgmm._mixture.mixture import Mixture
 from jaxgmm.plot._model import as_mixture, check_features, check_names, drawable, parameters
 from jaxgmm.plot._style import new_axes, style
 

@@ -8,10 +8,10 @@ import numpy as np
 from jax.typing import ArrayLike
 from matplotlib.axes import Axes
 
-from jaxgmm._mixture import Mixture
-from jaxgmm._predict import check_fitted_samples
-from jaxgmm._state import State
-from jaxgmm._validate import check_positive_int
+from jaxgmm._lane.state import State
+from jaxgmm._mixture.density import check_fitted_samples
+from jaxgmm._mixture.mixture import Mixture
+from jaxgmm._numerics.checks import check_positive_int
 from jaxgmm.plot._model import (
     Parameters,
     as_mixture,

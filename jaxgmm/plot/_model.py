@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxgmm._algebra import marginal
-from jaxgmm._blocks import map_blocks
-from jaxgmm._mixture import Mixture, check_mixture
-from jaxgmm._potentials import logits
-from jaxgmm._predict import is_predictive, mixture, view
-from jaxgmm._state import State
+from jaxgmm._estep.potentials import logits
+from jaxgmm._lane.state import State
+from jaxgmm._mixture.algebra import marginal
+from jaxgmm._mixture.density import is_predictive, mixture, view
+from jaxgmm._mixture.mixture import Mixture, check_mixture
+from jaxgmm._numerics.blocks import map_blocks
 
 # Where more rows would be drawn than this, a random subset of as many is.
 MOST_POINTS = 5000

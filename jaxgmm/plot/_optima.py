@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from jaxgmm._result import Result
+from jaxgmm._fit.result import Result
 from jaxgmm.plot._style import COLOURS, GREY, nats, new_axes, remark
 
 

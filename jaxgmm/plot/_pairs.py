@@ -7,9 +7,9 @@ import numpy as np
 from jax.typing import ArrayLike
 from matplotlib.figure import Figure, SubFigure
 
-from jaxgmm._mixture import Mixture
-from jaxgmm._predict import check_fitted_samples
-from jaxgmm._state import State
+from jaxgmm._lane.state import State
+from jaxgmm._mixture.density import check_fitted_samples
+from jaxgmm._mixture.mixture import Mixture
 from jaxgmm.plot._ellipses import ellipses
 from jaxgmm.plot._histogram import histogram
 from jaxgmm.plot._model import (

@@ -8,9 +8,9 @@ from jax.typing import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
-from jaxgmm._mixture import Mixture
-from jaxgmm._predict import check_fitted_samples, responsibilities
-from jaxgmm._state import State
+from jaxgmm._lane.state import State
+from jaxgmm._mixture.density import check_fitted_samples, responsibilities
+from jaxgmm._mixture.mixture import Mixture
 from jaxgmm.plot._model import (
     as_mixture,
     check_features,

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from jaxgmm._selection import CRITERIA, Selection
+from jaxgmm._fit.selection import CRITERIA, Selection
 from jaxgmm.plot._style import INK, new_axes, style
 
 _NAMES = {

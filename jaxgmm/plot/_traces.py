@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from jaxgmm._result import Result
-from jaxgmm._status import Status
-from jaxgmm._validate import check_positive_int
+from jaxgmm._fit.result import Result
+from jaxgmm._lane.status import Status
+from jaxgmm._numerics.checks import check_positive_int
 from jaxgmm.plot._style import ALARM, GREY, INK, nats, new_axes
 
 # Colour and line; and the marker at the end of a lane that must not be used.

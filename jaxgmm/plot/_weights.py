@@ -9,8 +9,8 @@ from jax import Array
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from jaxgmm._mixture import Mixture
-from jaxgmm._state import State
+from jaxgmm._lane.state import State
+from jaxgmm._mixture.mixture import Mixture
 from jaxgmm.plot._model import as_mixture
 from jaxgmm.plot._style import INK, new_axes, style
 

@@ -15,10 +15,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from jaxgmm._estep import Data
-from jaxgmm._pytree import replace
-from jaxgmm._state import State
-from jaxgmm._status import FAILED, Status
+from jaxgmm._estep.estep import Data
+from jaxgmm._lane.state import State
+from jaxgmm._lane.status import FAILED, Status
+from jaxgmm._numerics.pytree import replace
 from jaxgmm.sklearn import _programs as programs
 from jaxgmm.sklearn._checks import DEGENERATE, FLOATS, NOT_CONVERGED, ill_defined
 from jaxgmm.sklearn._inits import assign

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from jaxgmm._estep import Data
-from jaxgmm._families import Dirichlet
-from jaxgmm._prior import Prior
-from jaxgmm._state import State, initial_state
+from jaxgmm._estep.estep import Data
+from jaxgmm._lane.state import State, initial_state
+from jaxgmm._model.families import Dirichlet
+from jaxgmm._model.prior import Prior
 from jaxgmm.sklearn import _programs as programs
 from jaxgmm.sklearn._base import BaseMixture
 from jaxgmm.sklearn._checks import check_floats, check_positive_definite, check_shape

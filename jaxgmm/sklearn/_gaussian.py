@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgmm._estep import Data
-from jaxgmm._potentials import Potentials
-from jaxgmm._prior import flat_prior
-from jaxgmm._pytree import replace
-from jaxgmm._special import LOG_2PI
-from jaxgmm._state import State
+from jaxgmm._estep.estep import Data
+from jaxgmm._estep.potentials import Potentials
+from jaxgmm._lane.state import State
+from jaxgmm._model.prior import flat_prior
+from jaxgmm._numerics.pytree import replace
+from jaxgmm._numerics.special import LOG_2PI
 from jaxgmm.sklearn import _programs as programs
 from jaxgmm.sklearn._base import BaseMixture
 from jaxgmm.sklearn._checks import check_floats, check_positive_definite, check_shape

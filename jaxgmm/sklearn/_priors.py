@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgmm._families import (
+from jaxgmm._model.families import (
     Dirichlet,
     NormalGamma,
     NormalWishart,

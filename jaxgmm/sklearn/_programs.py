@@ -13,17 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxgmm._assign import label_stats, responsibility_stats
-from jaxgmm._driver import Driver
-from jaxgmm._estep import Data, row_log_evidence
-from jaxgmm._potentials import Potentials
-from jaxgmm._predict import labels_at, responsibilities_at
-from jaxgmm._prior import Prior
-from jaxgmm._pytree import all_finite, replace
-from jaxgmm._starts import posterior_at
-from jaxgmm._state import State, state_potentials
-from jaxgmm._status import Status
-from jaxgmm._views import expected_potentials
+from jaxgmm._estep.assigned import label_stats, responsibility_stats
+from jaxgmm._estep.estep import Data, row_log_evidence
+from jaxgmm._estep.potentials import Potentials
+from jaxgmm._fit.driver import Driver
+from jaxgmm._lane.starts import posterior_at
+from jaxgmm._lane.state import State, state_potentials
+from jaxgmm._lane.status import Status
+from jaxgmm._mixture.density import labels_at, responsibilities_at
+from jaxgmm._model.prior import Prior
+from jaxgmm._model.views import expected_potentials
+from jaxgmm._numerics.pytree import all_finite, replace
 from jaxgmm.sklearn._rules import BayesianRule, GaussianRule, floor_of
 
 P = ParamSpec("P")

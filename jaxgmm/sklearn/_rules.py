@@ -6,17 +6,17 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxgmm._algorithm import Algorithm
-from jaxgmm._estep import Data, estep_on
-from jaxgmm._kernel import Path
-from jaxgmm._linalg import safe_divide
-from jaxgmm._prior import Prior, sort_by_mass, update
-from jaxgmm._pytree import all_finite, pytree, replace
-from jaxgmm._state import State, initial_state
-from jaxgmm._stats import Stats
-from jaxgmm._status import Status
-from jaxgmm._structures import structure
-from jaxgmm._views import bound, expected_potentials, kl_divergence, mode_potentials
+from jaxgmm._algorithms.base import Algorithm
+from jaxgmm._estep.estep import Data, estep_on
+from jaxgmm._estep.passes import Path
+from jaxgmm._estep.stats import Stats
+from jaxgmm._estep.structures import structure
+from jaxgmm._lane.state import State, initial_state
+from jaxgmm._lane.status import Status
+from jaxgmm._model.prior import Prior, sort_by_mass, update
+from jaxgmm._model.views import bound, expected_potentials, kl_divergence, mode_potentials
+from jaxgmm._numerics.linalg import safe_divide
+from jaxgmm._numerics.pytree import all_finite, pytree, replace
 
 # With fewer residuals than this the careful pass costs nothing, and half as long to compile.
 _SMALL = 1 << 16

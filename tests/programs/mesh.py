@@ -97,9 +97,9 @@ def pure() -> dict[str, Any]:
 
 def collectives() -> int:
     """All-reductions in the compiled loop: those of one pass, and not one a lane or a block."""
-    from jaxgmm._estep import prepare
-    from jaxgmm._fit import start_lanes
-    from jaxgmm._mesh import advance_on, check_mesh, spread_rows
+    from jaxgmm._estep.estep import prepare
+    from jaxgmm._fit.fit import start_lanes
+    from jaxgmm._fit.mesh import advance_on, check_mesh, spread_rows
 
     mesh = check_mesh(MESHES["data"], em)
     data = spread_rows(prepare(x), mesh)

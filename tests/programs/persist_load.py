@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 import jaxgmm
-from jaxgmm._persist import load
+from jaxgmm._export.files import load
 
 go_on = jax.jit(functools.partial(jaxgmm.run, max_iter=5, history_length=5))
 

@@ -1,0 +1,1 @@
+"""A view and an update each: EM, CAVI, SVI, and what wraps them."""

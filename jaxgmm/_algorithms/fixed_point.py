@@ -1,0 +1,214 @@
+"""Derivatives of a converged fit: those of its fixed point, whatever way led there."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from jaxgmm._algorithms.base import Algorithm, Wrapper
+from jaxgmm._algorithms.cavi import CAVI
+from jaxgmm._algorithms.em import EM
+from jaxgmm._estep.passes import whitened_pass
+from jaxgmm._estep.stats import Stats
+from jaxgmm._lane.state import State
+from jaxgmm._lane.status import Status
+from jaxgmm._model.prior import Prior, update
+from jaxgmm._model.views import view_penalty, view_potentials
+from jaxgmm._numerics.checks import check_model, check_samples, check_weights, is_traced
+from jaxgmm._numerics.linalg import diagonal, matmul
+from jaxgmm._numerics.pytree import replace
+
+# Directions of the linear solver that are kept, and its steps at most.
+_DIRECTIONS = 64
+_MAX_STEPS = 1000
+
+
+def fixed_point(
+    algorithm: Algorithm,
+    state: State,
+    x: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+) -> State:
+    """The converged state, differentiable in the data, the weights, the prior and ``reg_covar``.
+
+    At convergence the posterior is the fixed point ``q = T(q, args)`` of one iteration of EM or
+    CAVI, and so, by the implicit function theorem, ``dq = (I - dT/dq)^-1 dT/dargs`` (Christianson
+    1994). Nothing is differentiated through the iterations that led to it, which need not even have
+    been of this algorithm, and no memory is kept of them: both modes of differentiation cost a
+    few passes over the data for each step of a linear solver, and as many steps as the
+    components' overlap demands, far fewer than EM takes iterations.
+
+    Differentiate with `jax.grad`, `jax.jvp`, under `jax.jit` and `jax.vmap`, and more than once.
+    The state itself counts as a constant, so that a `run` before it is not differentiated.
+
+    Args:
+        algorithm: from `em` or `cavi`, or one of these in `squarem` or `annealed`, whose prior and
+            ``reg_covar`` may depend on what is differentiated.
+        state: of one lane, converged: the derivatives' error is of the order of what was left to
+            converge, so run with a small ``tol``.
+        x: samples, ``(N, D)``.
+        sample_weight: non-negative, ``(N,)``.
+
+    Returns:
+        The same state with the same values, whose posterior, prior, ``reg_covar`` and objective
+        carry derivatives. Those of a component without samples under a flat prior do not exist.
+
+    Raises:
+        ValueError: for another algorithm, a state of another view, several lanes or a failed lane,
+            bad samples.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxgmm
+        >>> x = jax.random.normal(jax.random.key(0), (50, 1))
+        >>> algorithm = jaxgmm.em(jaxgmm.flat_prior(2, 1, jnp.eye(1)))
+        >>> states = jax.vmap(algorithm.init, (0, None))(jax.random.split(jax.random.key(1), 1), x)
+        >>> def gap(x):
+        ...     found, _ = jaxgmm.run(algorithm, states, x, tol=1e-7)
+        ...     state = jax.tree.map(lambda a: a[0], found)
+        ...     state = jaxgmm.fixed_point(algorithm, state, x)
+        ...     return state.posterior.components.mean[1, 0] - state.posterior.components.mean[0, 0]
+        >>> jax.jit(jax.grad(gap))(x).shape
+        (50, 1)
+    """
+    while isinstance(algorithm, Wrapper):
+        algorithm = algorithm.inner
+    if not isinstance(algorithm, EM | CAVI):
+        raise ValueError(
+            "fixed_point differentiates what jaxgmm.em and jaxgmm.cavi converge to, but it was "
+            f"given a {type(algorithm).__name__}; pass cavi(prior) for a posterior that another "
+            "algorithm found."
+        )
+    x = check_samples(x)
+    check_model(algorithm.prior, x)
+    _check_state(state, algorithm)
+    return _fixed_point(algorithm, state, x, check_weights(sample_weight, x))
+
+
+def _check_state(state: State, algorithm: EM | CAVI) -> None:
+    if state.view != algorithm.view:
+        raise ValueError(
+            f"{algorithm.name} has the {algorithm.view} view, but the state is of the "
+            f"{state.view} view; pass the algorithm that it was fitted with."
+        )
+    if jnp.ndim(state.status) != 0:
+        raise ValueError(
+            f"fixed_point takes one lane, but the state has {state.status.shape[0]}; pick one, as "
+            "jax.tree.map(lambda a: a[0], states), or use jax.vmap."
+        )
+    if not is_traced(state.status):
+        status = Status(int(state.status))
+        if status.failed:
+            raise ValueError(
+                f"the state failed, {status.name}: {status.message} It is no fixed point; pass one "
+                "that converged."
+            )
+
+
+@jax.jit
+def _fixed_point(algorithm: EM | CAVI, state: State, x: Array, weight: Array | None) -> State:
+    state = lax.stop_gradient(state)
+    prior, mode = algorithm.prior, algorithm.view == "mode"
+    reg_covar = getattr(algorithm, "reg_covar", state.reg_covar)
+    flat, restore = ravel_pytree(state.posterior)
+    unit = _units(state.posterior, mode)
+
+    def stats_of(q: Prior) -> Stats:
+        potentials = view_potentials(algorithm.view, q, reg_covar)
+        sums = whitened_pass(x, None if weight is None else weight[None], potentials, None)
+        zero = jnp.zeros_like(sums.log_evidence)
+        return Stats(*sums[:3], zero, sums.log_evidence, potentials.structure)
+
+    def posterior_at(shift: Array) -> Prior:
+        return restore(flat + unit * shift)
+
+    def residual(shift: Array) -> Array:
+        # the names of the components are settled: no `sort_by_mass`
+        q = posterior_at(shift)
+        new, _ = ravel_pytree(update(prior, stats_of(q), q, mode=mode))
+        return (new - flat) / unit - shift
+
+    # a shift from the state, and so of exactly 0
+    start = _zeros((algorithm, state.posterior, x, weight), flat)
+    shift = lax.custom_root(residual, start, lambda _, guess: guess, _solve)
+    q = posterior_at(shift)
+    bound = stats_of(q).log_evidence - view_penalty(algorithm.view, q, prior, reg_covar)
+    objective = state.objective + (bound - lax.stop_gradient(bound))
+    return replace(state, prior=prior, posterior=q, objective=objective, reg_covar=reg_covar)
+
+
+def _zeros(arguments: Any, like: Array) -> Array:
+    """Zeros that are batched where any of the arguments is.
+
+    Under nested `jax.vmap` a root that is batched less than its tangent is an error (JAX 0.10).
+    """
+    never = [jnp.any((a.ravel()[:1] == 0) & False) for a in jax.tree.leaves(arguments)]
+    return jnp.zeros_like(like) + jnp.any(jnp.stack(never)).astype(like.dtype)
+
+
+def _units(q: Prior, mode: bool) -> Array:
+    """What a change of 1 means for each leaf, raveled: the solver's norm must not know units."""
+    sd = jnp.sqrt(diagonal(q.components.covariances(mode=mode)))
+
+    def unit(path: Any, leaf: Array) -> Array:
+        name = path[-1].name
+        if name == "mean":
+            return sd
+        if name in ("scale", "covariance"):
+            root = jnp.sqrt(diagonal(leaf))
+            return root[..., :, None] * root[..., None, :]
+        return jnp.where(leaf == 0, 1, jnp.abs(leaf))
+
+    return ravel_pytree(jax.tree_util.tree_map_with_path(unit, q))[0]
+
+
+def _solve(matvec: Callable[[Array], Array], b: Array) -> Array:
+    """``A^-1 b`` by products with A, and ``A^-T b`` in reverse mode."""
+
+    def solve(matvec: Callable[[Array], Array], b: Array) -> Array:
+        return conjugate_residuals(matvec, b, 8 * float(jnp.finfo(b.dtype).eps))[0]
+
+    return lax.custom_linear_solve(matvec, b, solve, transpose_solve=solve)
+
+
+def conjugate_residuals(
+    matvec: Callable[[Array], Array], b: Float[Array, " P"], tol: Array | float
+) -> tuple[Float[Array, " P"], Array]:
+    """Solve ``A u = b`` by generalised conjugate residuals; returns u and the steps taken.
+
+    Eisenstat, Elman & Schultz 1983: the residual is the least over the Krylov space, as GMRES's is,
+    with one product a step and no restarts; of many directions the oldest are forgotten. The
+    eigenvalues of ``I - dT/dq`` are real and in (0, 1] where T is EM's iteration (Dempster, Laird &
+    Rubin 1977), with as many away from 1 as there are directions in which components overlap.
+    """
+    kept = min(_DIRECTIONS, b.shape[0])
+    enough = tol * jnp.linalg.norm(b)
+
+    def unfinished(carry: Any) -> Array:
+        step, _, residual, *_ = carry
+        return (step < _MAX_STEPS) & (jnp.linalg.norm(residual) > enough)
+
+    def iterate(carry: Any) -> Any:
+        step, solution, residual, directions, images = carry
+        direction, image = residual, matvec(residual)
+        for _ in range(2):  # once more, for what rounding leaves of the overlap
+            overlap = matmul(images, image)
+            direction = direction - matmul(overlap, directions)
+            image = image - matmul(overlap, images)
+        size = jnp.linalg.norm(image)
+        direction, image = direction / size, image / size
+        length = matmul(image, residual)
+        slot = step % kept
+        directions, images = directions.at[slot].set(direction), images.at[slot].set(image)
+        residual = residual - length * image
+        return step + 1, solution + length * direction, residual, directions, images
+
+    blank = jnp.zeros((kept, b.shape[0]), b.dtype)
+    start = (jnp.zeros((), jnp.int32), jnp.zeros_like(b), b, blank, blank)
+    step, solution, *_ = lax.while_loop(unfinished, iterate, start)
+    return solution, step

@@ -1,0 +1,1 @@
+"""Potentials and rows in, sufficient statistics out: one pass over the data for all lanes."""

@@ -1,0 +1,155 @@
+"""Statistics of given assignments: responsibilities, labels, or the nearest of some points."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from jaxgmm._estep.stats import Stats
+from jaxgmm._estep.structures import structure
+from jaxgmm._numerics import linalg
+from jaxgmm._numerics.blocks import choose_block_size, map_blocks, scan_blocks
+
+
+def _assigned_stats(
+    rows: Any,
+    respond: Callable[[Any], Array],
+    weight: Array | None,
+    n_components: int,
+    structure_name: str,
+) -> Stats:
+    """Two passes, the means first and then residuals from them: exact however far the clusters.
+
+    ``respond`` maps a block of rows, of which the first leaf is x, to (K, B) responsibilities.
+    """
+    x = jax.tree.leaves(rows)[0]
+    kind = structure(structure_name)
+    dimension = x.shape[1]
+    size = choose_block_size(x.shape[0], 2 * n_components * dimension, x.dtype)
+    weight = None if weight is None else weight[None]
+    centre = x[0]
+
+    def first(carry: tuple[Array, Array, Array], block: Any, w: Array) -> Any:
+        count, total, entropy = carry
+        r = respond(block)
+        logs = jnp.log(jnp.where(r > 0, r, 1))
+        entropy = entropy - jnp.sum(w * r * logs)
+        r = r * w
+        offset = jax.tree.leaves(block)[0] - centre
+        return count + jnp.sum(r, axis=-1), total + linalg.matmul(r, offset), entropy
+
+    zero = jnp.zeros((), x.dtype)
+    zeros = (jnp.zeros((n_components,), x.dtype), jnp.zeros((n_components, dimension), x.dtype))
+    count, total, entropy = scan_blocks(first, (*zeros, zero), rows, weight, size)
+    mean = centre + linalg.safe_divide(total, count[:, None])
+
+    def second(scatter: Array, block: Any, w: Array) -> Array:
+        residual = jax.tree.leaves(block)[0].T[None] - mean[:, :, None]
+        return scatter + kind.scatter(residual, respond(block) * w)
+
+    scatter = scan_blocks(second, kind.outer(*zeros), rows, weight, size)
+    return Stats(count, mean, scatter, entropy, zero, structure_name)
+
+
+@functools.partial(jax.jit, static_argnames="structure")
+def responsibility_stats(
+    x: Float[Array, "N D"],
+    responsibilities: Float[Array, "N K"],
+    *,
+    sample_weight: Float[Array, " N"] | None = None,
+    structure: str = "full",
+) -> Stats:
+    """Sufficient statistics under responsibilities of your own.
+
+    Their ``log_evidence`` is 0: it belongs to potentials, and there are none. With them, `bound`
+    gives the objective for any responsibilities, not only the optimal ones.
+
+    Args:
+        x: samples, ``(N, D)``.
+        responsibilities: ``(N, K)``, rows that sum to 1.
+        sample_weight: non-negative, ``(N,)``.
+        structure: ``"full"``, or ``"tied"`` for a known covariance; `prior.components.structure`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxgmm
+        >>> x = jnp.array([[0.0], [1.0], [5.0]])
+        >>> stats = jaxgmm.responsibility_stats(x, jnp.array([[1.0, 0], [1, 0], [0, 1]]))
+        >>> print(stats.count, stats.mean[:, 0])
+        [2. 1.] [0.5 5. ]
+    """
+    rows = (x, responsibilities)
+    k = responsibilities.shape[1]
+    return _assigned_stats(rows, lambda b: b[1].T, sample_weight, k, structure)
+
+
+@functools.partial(jax.jit, static_argnames=("n_components", "structure"))
+def label_stats(
+    x: Float[Array, "N D"],
+    labels: Int[Array, " N"],
+    n_components: int,
+    *,
+    sample_weight: Float[Array, " N"] | None = None,
+    structure: str = "full",
+) -> Stats:
+    """`responsibility_stats` of hard labels ``(N,)`` from 0 to K - 1, with no N x K array.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxgmm
+        >>> stats = jaxgmm.label_stats(jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 0, 1]), 2)
+        >>> print(stats.mean[:, 0])
+        [0.5 3. ]
+    """
+
+    def respond(block: tuple[Array, Array]) -> Array:
+        return jax.nn.one_hot(block[1], n_components, axis=0, dtype=x.dtype)
+
+    return _assigned_stats((x, labels), respond, sample_weight, n_components, structure)
+
+
+def nearest_stats(
+    x: Float[Array, "N D"],
+    points: Float[Array, "K D"],
+    unit: Float[Array, " D"],
+    *,
+    sample_weight: Float[Array, " N"] | None = None,
+    structure: str = "full",
+) -> Stats:
+    """`label_stats` of the nearest of K points, in units ``(D,)`` of each feature."""
+    scaled = points / unit
+
+    def nearest(block: Array) -> Array:
+        rows = (block / unit).T
+        # (K, D, B): sums of few features over long rows
+        distance = jnp.sum((rows - scaled[:, :, None]) ** 2, axis=1)
+        return jnp.argmin(distance, axis=0)
+
+    labels = map_blocks(nearest, x, 2 * points.size)
+    return label_stats(x, labels, points.shape[0], sample_weight=sample_weight, structure=structure)
+
+
+def random_stats(
+    key: Array,
+    x: Float[Array, "N D"],
+    n_components: int,
+    present: Bool[Array, " K"],
+    *,
+    sample_weight: Float[Array, " N"] | None = None,
+    structure: str = "full",
+) -> Stats:
+    """`responsibility_stats` of responsibilities drawn uniformly from the simplex, per sample.
+
+    The simplex is that of the components that are ``present``.
+    """
+
+    def respond(block: tuple[Array, Array]) -> Array:
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, block[1])
+        draw = jax.vmap(lambda k: jax.random.exponential(k, (n_components,), x.dtype))(keys)
+        draw = jnp.where(present, draw, 0)
+        return (draw / jnp.sum(draw, axis=-1, keepdims=True)).T
+
+    rows = (x, jnp.arange(x.shape[0]))
+    return _assigned_stats(rows, respond, sample_weight, n_components, structure)

@@ -1,0 +1,77 @@
+"""Potentials: what a view of the posterior tells the E-step, and nothing more."""
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from jaxgmm._estep.stats import Stats
+from jaxgmm._estep.structures import structure
+from jaxgmm._numerics.pytree import pytree, replace, static
+from jaxgmm._numerics.special import LOG_2PI, masked_product
+
+
+@pytree
+class Potentials:
+    """Coefficients of the logits ``const[k] - 0.5 ||(x - mean[k]) @ factor[k]||^2``.
+
+    Attributes:
+        const: ``(K,)``, in nats.
+        mean: ``(K, D)``, in the units of the data.
+        factor: a factor F of the precision, ``F F^T``: ``(K, D, D)`` triangular matrices for a
+            full structure, ``(D, D)`` for a tied one.
+        structure: name of the covariance structure (static).
+    """
+
+    const: Float[Array, "*R K"]
+    mean: Float[Array, "*R K D"]
+    factor: Float[Array, "..."]
+    structure: str = static()
+
+
+def add_log_weights(components: Potentials, log_weights: Float[Array, "*R K"]) -> Potentials:
+    """The potentials of a mixture from those of its components and the log weights."""
+    return replace(components, const=components.const + log_weights)
+
+
+def expected_log_joint(stats: Stats, potentials: Potentials) -> Float[Array, ""]:
+    """``sum_nk r[n, k] logit[n, k]``, from the statistics of r: ``<stats, potentials>``.
+
+    An empty component adds nothing, whatever its potential.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxgmm
+        >>> q = jaxgmm.default_prior(jnp.array([[0.0], [1.0], [3.0]]), 2, "spherical")
+        >>> nothing = jaxgmm.empty_stats(2, 1, "spherical")
+        >>> print(jaxgmm.expected_log_joint(nothing, jaxgmm.expected_potentials(q)))
+        0.0
+    """
+    kind = structure(potentials.structure)
+    shift = kind.project(stats.mean - potentials.mean, potentials.factor)
+    shift = jnp.where(stats.count[:, None] != 0, shift, 0)
+    linear = masked_product(stats.count, potentials.const)
+    between = masked_product(stats.count, jnp.sum(shift**2, axis=-1))
+    within = kind.contract(stats.scatter, potentials.factor)
+    return jnp.sum(linear - 0.5 * between) - 0.5 * within
+
+
+def point_log_det(point: Potentials) -> Float[Array, "*R K"]:
+    """``log|factor|`` of components at one point of their parameters, from the constants.
+
+    The factor of a draw is not triangular; and at a point, without the weights, the constant is
+    ``log|factor| - D/2 log 2 pi``.
+    """
+    return point.const + 0.5 * point.mean.shape[-1] * LOG_2PI
+
+
+def logits(x: Float[Array, "N D"], potentials: Potentials) -> Float[Array, "N K"]:
+    """The logits of every sample and component, ``(N, K)``, by residuals.
+
+    For a few samples, or a block of them: nothing in a fit stores this matrix.
+    """
+    kind = structure(potentials.structure)
+    residual = x.T[None] - potentials.mean[:, :, None]
+    whitened = kind.whiten(residual, potentials.factor)
+    return (potentials.const[:, None] - 0.5 * jnp.sum(whitened**2, axis=1)).T
+
+
+__all__ = ["Potentials", "add_log_weights", "expected_log_joint", "logits", "point_log_det"]

@@ -1,0 +1,82 @@
+"""A covariance matrix of its own for every component: scatters and factors are (K, D, D)."""
+
+import functools
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxgmm._estep.structures.base import products_with_one
+from jaxgmm._numerics import linalg
+
+
+@functools.cache
+def products(dimension: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which two of ``x_1 .. x_D, 1`` each feature multiplies: the F first and the F second ones."""
+    first, second = np.triu_indices(dimension + 1)
+    pairs_first = np.argsort(second == dimension, kind="stable")
+    return first[pairs_first], second[pairs_first]
+
+
+@functools.cache
+def positions(dimension: int) -> np.ndarray:
+    """Which feature is ``x_i x_j``, ``(D, D)``."""
+    first, second = products(dimension)
+    position = np.zeros((dimension + 1, dimension + 1), np.int32)
+    position[first, second] = position[second, first] = np.arange(len(first))
+    return position[:dimension, :dimension]
+
+
+class Full:
+    """Features are the products ``x_i x_j``, ``x`` and 1: F = (D + 1)(D + 2) / 2."""
+
+    def features(self, x: Array) -> Array:
+        return products_with_one(x, *products(x.shape[0]))
+
+    def coefficients(self, const: Array, mean: Array, factor: Array) -> Array:
+        precision = linalg.einsum("kij,klj->kil", factor, factor)
+        first, second = np.triu_indices(mean.shape[-1])
+        quadratic = jnp.asarray(np.where(first == second, -0.5, -1.0), mean.dtype)
+        projected = self.project(mean, factor)
+        linear = linalg.einsum("kij,kj->ki", factor, projected)
+        constant = const - 0.5 * jnp.sum(projected**2, axis=-1)
+        return jnp.concatenate(
+            [quadratic * precision[:, first, second], linear, constant[:, None]], axis=-1
+        )
+
+    def shared_log_density(self, factor: Array, total: Array) -> Array:
+        return jnp.zeros((), factor.dtype)
+
+    def total(self, x: Array, weight: Array) -> Array:
+        return jnp.zeros((0,), x.dtype)
+
+    def moments(self, raw: Array, total: Array) -> tuple[Array, Array, Array]:
+        dimension = _dimension(raw.shape[-1])
+        count = raw[:, -1]
+        mean = linalg.safe_divide(raw[:, -1 - dimension : -1], count[:, None])
+        second = raw[:, positions(dimension)]
+        return count, mean, second - count[:, None, None] * linalg.outer(mean)
+
+    def whiten(self, residual: Array, factor: Array) -> Array:
+        return linalg.einsum("kde,kdb->keb", factor, residual)
+
+    def scatter(self, residual: Array, weight: Array) -> Array:
+        return linalg.einsum("kdb,keb->kde", residual * weight[:, None, :], residual)
+
+    def outer(self, weight: Array, delta: Array) -> Array:
+        return weight[:, None, None] * linalg.outer(delta)
+
+    def contract(self, scatter: Array, factor: Array) -> Array:
+        return jnp.sum(linalg.matmul(scatter, factor) * factor)
+
+    def project(self, delta: Array, factor: Array) -> Array:
+        return linalg.einsum("kd,kde->ke", delta, factor)
+
+    def covariances(self, factor: Array, dimension: int) -> Array:
+        return linalg.inverse_of_factored(factor)
+
+
+def _dimension(width: int) -> int:
+    """D, from the number of features."""
+    return (math.isqrt(8 * width + 1) - 3) // 2

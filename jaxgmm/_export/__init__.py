@@ -1,0 +1,1 @@
+"""A fit as something else: a file, draws for ArviZ."""

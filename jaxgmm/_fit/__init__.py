@@ -1,0 +1,1 @@
+"""Many lanes to the best one, many models to the best one."""

@@ -1,0 +1,72 @@
+"""The compiled loop over lanes: one program for hundreds of restarts."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxgmm._algorithms.base import Algorithm
+from jaxgmm._estep.estep import Data
+from jaxgmm._lane.degenerate import is_degenerate
+from jaxgmm._lane.state import State
+from jaxgmm._lane.status import Status
+from jaxgmm._numerics.pytree import all_finite, replace, select, take
+
+
+def advance_lanes(
+    algorithm: Algorithm,
+    states: State,
+    data: Data,
+    max_iter: int | Array,
+    tol: float | Array,
+    n_steps: int | Array,
+    *,
+    history_length: int,
+) -> tuple[State, Array, Array]:
+    """At most ``n_steps`` iterations of `run`; lanes that need more stay RUNNING.
+
+    Returns the states, the history and the number of iterations that this call did.
+    """
+    tol = jnp.asarray(tol, data.x.dtype)
+    lanes = states.status.shape[0]
+    history = jnp.full((history_length, lanes), jnp.nan, data.x.dtype)
+    axes = (0, None, None)
+
+    def running(states: State) -> Array:
+        return (states.status == Status.RUNNING) & (states.n_iter < max_iter)
+
+    def proceed(carry: Any) -> Array:
+        i, states, _ = carry
+        return jnp.any(running(states)) & (i < n_steps)
+
+    def iterate(carry: Any) -> Any:
+        i, states, history = carry
+        active = running(states)
+        # one minibatch for all lanes: x is never batched
+        iteration = jnp.max(jnp.where(active, states.n_iter, 0))
+        batch = algorithm.batch(data, take(states.memory, 0), iteration)
+        new = jax.vmap(algorithm.step_on, axes)(states, batch, tol)
+        states = select(active, new, states)
+        if history_length:
+            row = jnp.where(active, states.objective, jnp.nan)
+            history = history.at[i].set(row, mode="drop")
+        return i + 1, states, history
+
+    i, states, history = lax.while_loop(
+        proceed, iterate, (jnp.zeros((), jnp.int32), states, history)
+    )
+    return finish(states, max_iter), history, i
+
+
+def finish(states: State, max_iter: int | Array) -> State:
+    """Judge the lanes that stopped: out of iterations, or at a degenerate optimum."""
+    out = (states.status == Status.RUNNING) & (states.n_iter >= max_iter)
+    status = jnp.where(out, Status.MAX_ITERATIONS, states.status)
+    done = (status == Status.CONVERGED) | (status == Status.MAX_ITERATIONS)
+    # a lane that shrinks onto a spike may first overflow, or lose its objective to rounding
+    lost = (status == Status.NONFINITE) | (status == Status.DECREASED)
+    lost = lost & jax.vmap(all_finite)(states.posterior)
+    degenerate = (done | lost) & jax.vmap(is_degenerate)(states)
+    status = jnp.where(degenerate, Status.COLLAPSED, status)
+    return replace(states, status=status.astype(jnp.int32))

@@ -1,0 +1,104 @@
+"""Lanes and rows over several devices: one `shard_map` around the loop, one `psum` a pass."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxgmm._algorithms.stochastic import Stochastic
+from jaxgmm._estep.estep import Data
+from jaxgmm._fit.loop import advance_lanes
+from jaxgmm._lane.state import State
+from jaxgmm._lane.status import Status
+from jaxgmm._numerics.devices import automatic
+from jaxgmm._numerics.pytree import replace
+
+LANES, ROWS = "restarts", "data"
+
+
+def check_mesh(mesh: Any, algorithm: Any) -> Mesh:
+    """The mesh, whose axes are named ``restarts``, ``data`` or both, with automatic axes."""
+    if not isinstance(mesh, Mesh):
+        raise ValueError(
+            f"mesh must be a jax.sharding.Mesh, but it is a {type(mesh).__name__}; for instance "
+            'jax.make_mesh((2,), ("data",)).'
+        )
+    if not mesh.axis_names or set(mesh.axis_names) - {LANES, ROWS}:
+        raise ValueError(
+            f'the axes of mesh must be named "{LANES}" (lanes), "{ROWS}" (rows) or both, but they '
+            f"are {mesh.axis_names}."
+        )
+    if isinstance(algorithm, Stochastic) and size_of(mesh, ROWS) > 1:
+        raise ValueError(
+            f'SVI draws its minibatches from all the rows: use a mesh without a "{ROWS}" axis.'
+        )
+    return automatic(mesh)
+
+
+def size_of(mesh: Mesh, axis: str) -> int:
+    """Devices along an axis; 1 if there is none of that name."""
+    return mesh.shape.get(axis, 1)
+
+
+def spread_rows(data: Data, mesh: Mesh) -> Data:
+    """The data with its rows over the mesh; rows of weight 0 fill up the last device's."""
+    x = data.x
+    n_devices = size_of(mesh, ROWS)
+    missing = -x.shape[0] % n_devices
+    weight = jnp.ones((x.shape[0],), x.dtype) if data.weight is None else data.weight
+    if missing:
+        x = jnp.pad(x, ((0, missing), (0, 0)), mode="edge")
+        weight = jnp.pad(weight, (0, missing))
+    axis = ROWS if ROWS in mesh.axis_names else None
+    x, weight = (jax.device_put(a, NamedSharding(mesh, P(axis))) for a in (x, weight))
+    everywhere = NamedSharding(mesh, P())
+    shared = (data.centre, data.total, data.scale)
+    centre, total, scale = (jax.device_put(a, everywhere) for a in shared)
+    return Data(x, weight, centre, total, scale, axis)
+
+
+@functools.cache
+def advance_on(mesh: Mesh, history_length: int) -> Callable[..., tuple[State, Array, Array]]:
+    """`advance_lanes` on a mesh, compiled: ``(algorithm, states, data, max_iter, tol, n_steps)``.
+
+    The devices along ``data`` work on the same lanes and add up their sums once a pass; those along
+    ``restarts`` have lanes of their own, and wait for nobody. What comes back is on every device.
+    """
+    lanes, rows = (axis if axis in mesh.axis_names else None for axis in (LANES, ROWS))
+    n_devices = size_of(mesh, LANES)
+
+    def local(*args: Any) -> tuple[State, Array, Array]:
+        states, history, did = advance_lanes(*args, history_length=history_length)
+        return states, history, did if lanes is None else lax.pmax(did, lanes)
+
+    def advance(
+        algorithm: Any, states: State, data: Data, *limits: Array
+    ) -> tuple[State, Array, Array]:
+        n_lanes = states.status.shape[0]
+        states = _fill(states, -n_lanes % n_devices)
+        of_data = jax.tree.unflatten(jax.tree.structure(data), [P(rows), P(rows), P(), P(), P()])
+        states, history, did = jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(P(), P(lanes), of_data, P(), P(), P()),
+            out_specs=(P(lanes), P(None, lanes), P()),
+            check_vma=False,
+        )(algorithm, states, data, *limits)
+        return jax.tree.map(lambda a: a[:n_lanes], states), history[:, :n_lanes], did
+
+    return jax.jit(advance, out_shardings=NamedSharding(mesh, P()))
+
+
+def _fill(states: State, number: int) -> State:
+    """So many lanes more that do nothing, so that all devices have as many."""
+    if number == 0:
+        return states
+    more = jax.tree.map(lambda a: jnp.repeat(a[:1], number, axis=0), states)
+    idle = jnp.full((number,), int(Status.DROPPED), jnp.int32)
+    more = replace(more, status=idle)
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), states, more)

@@ -1,0 +1,150 @@
+"""What a fit returns."""
+
+from collections import Counter
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxgmm._algorithms.base import Algorithm
+from jaxgmm._lane.state import State
+from jaxgmm._lane.status import FAILED, Status
+from jaxgmm._numerics.devices import for_everyone
+from jaxgmm._numerics.pytree import take
+
+# Distinct optima that a summary lists.
+_OPTIMA = 5
+
+
+class Result:
+    """All lanes of a fit, and the best of them.
+
+    Attributes:
+        states: of all lanes; every leaf leads with R.
+        history: objective after each iteration ``(T, R)``, NaN where a lane did none; or None.
+        interrupted: whether Ctrl-C ended the fit.
+        notes: sentences about the data that a user should know.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        states: State,
+        history: np.ndarray | None,
+        interrupted: bool,
+        notes: tuple[str, ...],
+    ):
+        self.algorithm = algorithm
+        self.states = states
+        self.history = history
+        self.interrupted = interrupted
+        self.notes = notes
+
+    @property
+    def failed(self) -> np.ndarray:
+        """Which lanes failed, and must not be used: ``(R,)``."""
+        return np.isin(np.asarray(self.states.status), FAILED)
+
+    @property
+    def best_index(self) -> int:
+        """The lane with the highest objective among those that did not fail.
+
+        A failed or degenerate lane is never the best, however high its objective (see
+        `is_degenerate`), nor is one that was dropped; when all failed, it is the one of them with
+        the highest finite objective.
+        """
+        objective = np.asarray(self.states.objective, np.float64)
+        failed = self.failed | (np.asarray(self.states.status) == Status.DROPPED)
+        usable = np.where(np.isfinite(objective), objective, -np.inf)
+        if not failed.all():
+            usable = np.where(failed, -np.inf, usable)
+            if not np.isfinite(usable).any():
+                return int(np.flatnonzero(~failed)[0])
+        return int(np.argmax(usable))
+
+    @property
+    def best(self) -> State:
+        """The state of the best lane, without the lane axis."""
+        return take(self.states, self.best_index)
+
+    def optima(self, tolerance: float = 0.01) -> list[tuple[float, int]]:
+        """The distinct optima that the lanes found: ``(objective, lanes there)``, best first.
+
+        Of the lanes that converged; two objectives within ``tolerance`` nats of one another, or of
+        one between them, are taken for one optimum.
+        """
+        status = np.asarray(self.states.status)
+        found = np.asarray(self.states.objective, np.float64)[status == Status.CONVERGED]
+        found = np.sort(found)[::-1]
+        groups = np.split(found, np.flatnonzero(-np.diff(found) > tolerance) + 1)
+        return [(float(g[0]), len(g)) for g in groups if len(g)]
+
+    def statuses(self) -> dict[Status, int]:
+        """How many lanes have each status."""
+        counts = Counter(int(s) for s in np.asarray(self.states.status))
+        return {Status(code): counts[code] for code in sorted(counts)}
+
+    def summary(self) -> str:
+        """What happened, in words: the best lane, the others, and what went wrong."""
+        prior = self.algorithm.prior
+        index = self.best_index
+        status = Status(int(self.states.status[index]))
+        lanes = self.states.status.shape[0]
+        lines = [
+            f"{self.algorithm.name}, {lanes} lane{'s' if lanes > 1 else ''}: "
+            f"K={prior.n_components}, D={prior.n_features}, "
+            f"{prior.components.covariance_name} covariance, {prior.dtype}",
+            f"best: lane {index}, objective {float(self.states.objective[index]):.6f} nats, "
+            f"{int(self.states.n_iter[index])} iterations, {status.name}",
+        ]
+        if status.failed:
+            lines.append("All lanes failed: the best is the least bad of them, not an estimate.")
+        if self.interrupted:
+            lines.append("Interrupted: the lanes still RUNNING can go on from their states.")
+        for code, count in self.statuses().items():
+            lines.append(f"{count:>6} {code.name}: {code.message}")
+            if code.failed:
+                values = np.asarray(self.states.objective)[np.asarray(self.states.status) == code]
+                values = values[np.isfinite(values)]
+                if len(values):
+                    lines.append(f"       (refused at objectives up to {values.max():.6f})")
+        optima = self.optima()
+        if len(optima) > 1 or sum(n for _, n in optima) > 1:
+            shown = ", ".join(f"{value:.4f} ({n} of them)" for value, n in optima[:_OPTIMA])
+            more = f" and {len(optima) - _OPTIMA} more" if len(optima) > _OPTIMA else ""
+            lines.append(f"optima of the lanes that converged: {shown}{more}")
+        lines.extend(f"note: {note}" for note in self.notes)
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<jaxgmm.Result: {self.summary()}>"
+
+
+def _flat_columns(x: Array) -> tuple[Array, Array]:
+    centred = x - x[0]
+    scale = jnp.max(jnp.abs(centred), axis=0)
+    unit = jnp.where(scale > 0, scale, 1)
+    # sums and differences of standardised columns: exact zeros where two are equal
+    z = (x - jnp.mean(x, axis=0)) / unit
+    sd = jnp.sqrt(jnp.mean(z**2, axis=0))
+    z = z / jnp.where(sd > 0, sd, 1)
+    return scale == 0, jnp.matmul(z.T, z, precision="highest") / x.shape[0]
+
+
+def data_notes(x: Array) -> tuple[str, ...]:
+    """Sentences on constant columns, duplicated columns and equal rows."""
+    constant, correlation = (np.asarray(a) for a in for_everyone(_flat_columns, x))
+    if constant.all():
+        return (f"all {x.shape[0]} rows of x are equal.",)
+    notes = []
+    if constant.any():
+        columns = ", ".join(str(i) for i in np.flatnonzero(constant))
+        notes.append(f"column(s) {columns} of x are constant.")
+    tolerance = 32 * float(jnp.finfo(x.dtype).eps)
+    same = np.abs(np.abs(correlation) - 1) < tolerance
+    pairs = [(int(i), int(j)) for i, j in np.argwhere(np.triu(same, 1))]
+    if pairs:
+        shown = ", ".join(f"{i} and {j}" for i, j in pairs[:5])
+        more = f" and {len(pairs) - 5} more pairs" if len(pairs) > 5 else ""
+        notes.append(f"columns {shown}{more} of x are multiples of each other.")
+    return tuple(notes)

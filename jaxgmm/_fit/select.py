@@ -1,0 +1,260 @@
+"""Selection: how many components, and which covariances."""
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxgmm._algorithms.base import Algorithm
+from jaxgmm._algorithms.cavi import CAVI, cavi
+from jaxgmm._algorithms.em import EM, em
+from jaxgmm._fit.selection import CRITERIA, Selection
+from jaxgmm._fit.sweep import Options, Outcome, Sweep
+from jaxgmm._lane.starts import check_start
+from jaxgmm._lane.status import Status
+from jaxgmm._model.families import FAMILIES
+from jaxgmm._model.padding import unpad
+from jaxgmm._model.prior import default_prior, flat_prior
+from jaxgmm._numerics.checks import (
+    check_choice,
+    check_model,
+    check_non_negative,
+    check_positive_int,
+    check_samples,
+    check_weights,
+)
+from jaxgmm._numerics.pytree import replace
+
+
+def select(
+    key: Array,
+    x: ArrayLike,
+    n_components: Iterable[int] = range(1, 11),
+    covariance: str | Sequence[str] = tuple(FAMILIES),
+    criterion: str = "bic",
+    *,
+    algorithm: Callable[[int, str], Algorithm] | None = None,
+    n_restarts: int = 16,
+    n_folds: int = 5,
+    init: str = "mixed",
+    max_iter: int = 1000,
+    tol: float = 1e-6,
+    sample_weight: ArrayLike | None = None,
+    progress: bool | None = None,
+) -> Selection:
+    """Fit every number of components under every covariance, and choose by a criterion.
+
+    All K of one covariance are lanes of one program: a model with fewer components has the others
+    absent, at no difference to its fit. So a sweep compiles two programs a covariance, whatever the
+    range of K. Lanes of one K race, and the best of them then tries moves as in `fit`; some of the
+    moves come from its neighbours, the best of K - 1 with a component split and the best of K + 1
+    with two merged (after Ueda et al. 2000), as long as they find something better.
+
+    Args:
+        key: PRNG key.
+        x: samples, ``(N, D)``.
+        n_components: the K to try.
+        covariance: names of covariances, or one of them; or any names that your ``algorithm``
+            knows.
+        criterion: ``"bic"`` (Schwarz 1978), ``"aic"`` (Akaike 1974) or ``"icl"`` (Biernacki et al.
+            2000), of which the smallest is the best; ``"elbo"``, the bound of the evidence, or
+            ``"cv"``, the mean log-density of a held-out sample in nats, of which the largest is.
+        algorithm: from K and the name of a covariance to `em` or `cavi` with the model; by default
+            maximum likelihood. By default ``"elbo"`` takes CAVI with the prior that `default_prior`
+            makes for the largest K: one prior for every K, since evidences under priors that
+            change with K do not compare.
+        n_restarts: lanes for each K and covariance.
+        n_folds: of ``"cv"``.
+        init: a start by name, see `Algorithm.init`.
+        max_iter: iterations of a lane, at most.
+        tol: as in `fit`.
+        sample_weight: non-negative, ``(N,)``; the N of ``"bic"`` is their sum.
+        progress: whether to show a progress bar; by default only on a terminal.
+
+    Returns:
+        `Selection`, with ``table``, ``best``, ``states`` and a printed form. Ctrl-C returns the
+        covariances that were done.
+
+    Raises:
+        ValueError: before any tracing, for bad samples or weights, unknown names, no K, a K above
+            the number of rows, ``"elbo"`` without a posterior, an algorithm that is not EM or CAVI.
+
+    Example:
+        >>> import jax, jaxgmm
+        >>> x = jax.random.normal(jax.random.key(0), (200, 2))
+        >>> selection = jaxgmm.select(jax.random.key(1), x, range(1, 4), ["spherical"])
+        >>> selection.n_components, selection.covariance
+        (1, 'spherical')
+    """
+    x = check_samples(x)
+    weight = check_weights(sample_weight, x)
+    sizes = sorted({check_positive_int("n_components", k) for k in n_components})
+    names = [covariance] if isinstance(covariance, str) else list(covariance)
+    check_choice("criterion", criterion, CRITERIA)
+    check_positive_int("n_restarts", n_restarts)
+    check_positive_int("max_iter", max_iter)
+    check_non_negative("tol", tol)
+    if not sizes or not names:
+        raise ValueError("select needs at least one n_components and one covariance to try.")
+    if algorithm is None:
+        for name in names:
+            check_choice("covariance", name, FAMILIES)
+        algorithm = _default_algorithm(x, sizes[-1], criterion)
+    sweeps = {name: [algorithm(k, name) for k in sizes] for name in names}
+    for name, algorithms in sweeps.items():
+        _check_sweep(name, algorithms, sizes, x, criterion)
+    check_start(init, sweeps[names[0]][-1].prior, x.shape[0])
+    folds: list[Fold] = [(weight, None)]
+    if criterion == "cv":
+        folds = _folds(key, x, weight, n_folds)
+    options = Options(init, n_restarts, max_iter, tol)
+    return _run_sweeps(key, x, sweeps, sizes, folds, criterion, options, progress)
+
+
+def _default_algorithm(x: Array, largest: int, criterion: str) -> Callable[[int, str], Algorithm]:
+    @functools.cache
+    def whole(covariance: str) -> Algorithm:
+        if criterion == "elbo":
+            return cavi(default_prior(x, largest, covariance))
+        return em(flat_prior(largest, x.shape[1], covariance, x.dtype))
+
+    def make(k: int, covariance: str) -> Algorithm:
+        out = whole(covariance)
+        return replace(out, prior=unpad(out.prior, k, mode=out.view == "mode"))
+
+    return make
+
+
+def _check_sweep(
+    name: str, algorithms: Sequence[Any], sizes: list[int], x: Array, criterion: str
+) -> None:
+    for k, algorithm in zip(sizes, algorithms, strict=True):
+        if not isinstance(algorithm, EM | CAVI):
+            raise ValueError(
+                f"algorithm({k}, {name!r}) must come from jaxgmm.em or jaxgmm.cavi, but it is a "
+                f"{type(algorithm).__name__}."
+            )
+        if algorithm.prior.n_components != k:
+            raise ValueError(
+                f"algorithm({k}, {name!r}) must have {k} components, but its prior has "
+                f"{algorithm.prior.n_components}."
+            )
+        check_model(algorithm.prior, x)
+        if _kind(algorithm) != _kind(algorithms[0]):
+            raise ValueError(
+                f"algorithm must give one kind of model for all K of a covariance, but for "
+                f"{name!r} it gives {_kind(algorithms[0])} and {_kind(algorithm)}."
+            )
+    if criterion == "elbo" and not isinstance(algorithms[0], CAVI):
+        raise ValueError(
+            'criterion="elbo" compares bounds of the evidence, and needs jaxgmm.cavi, but '
+            f"algorithm({sizes[0]}, {name!r}) is {algorithms[0].name}."
+        )
+
+
+def _kind(algorithm: Any) -> str:
+    prior = algorithm.prior
+    covariance = prior.components.covariance_name
+    return f"{algorithm.name} of {covariance} covariances and {type(prior.weights).__name__}"
+
+
+# The weights of the rows that are fitted, and of those that are held out from that.
+Fold = tuple[Array | None, Array | None]
+
+
+def _folds(key: Array, x: Array, weight: Array | None, n_folds: int) -> list[Fold]:
+    """All the rows, and then all but each fold: one program for all of them."""
+    check_positive_int("n_folds", n_folds)
+    n_samples = x.shape[0]
+    if not 2 <= n_folds <= n_samples:
+        raise ValueError(f"n_folds must be from 2 to {n_samples}, the rows of x; got {n_folds}.")
+    whole = np.ones(n_samples, x.dtype) if weight is None else np.asarray(weight)
+    order = np.asarray(jax.random.permutation(jax.random.fold_in(key, 1), n_samples))
+    fold = np.empty(n_samples, int)
+    fold[order] = np.arange(n_samples) % n_folds
+    held = [np.where(fold == i, whole, 0).astype(x.dtype) for i in range(n_folds)]
+    parts = [(whole, np.zeros_like(whole)), *((whole - h, h) for h in held)]
+    return [(jnp.asarray(a), jnp.asarray(b)) for a, b in parts]
+
+
+def _run_sweeps(
+    key: Array,
+    x: Array,
+    sweeps: dict[str, list[Any]],
+    sizes: list[int],
+    folds: list[Fold],
+    criterion: str,
+    options: Options,
+    progress: bool | None,
+) -> Selection:
+    from tqdm import tqdm
+
+    found: list[dict[str, Any]] = []
+    interrupted = False
+    bar = tqdm(
+        total=len(sweeps) * len(folds),
+        desc="select",
+        unit="sweep",
+        leave=False,
+        disable=None if progress is None else not progress,
+    )
+    try:
+        for name, algorithms in sweeps.items():
+            bar.set_postfix_str(name, refresh=False)
+            sweep = Sweep(algorithms, sizes, x, options)
+            outcomes = []
+            for i, fold in enumerate(folds):
+                outcomes.append(sweep.run(jax.random.fold_in(key, i), *fold))
+                bar.update()
+            found.extend(_rows(name, sweep, outcomes, float(outcomes[0].total)))
+    except KeyboardInterrupt:
+        if not found:
+            raise
+        interrupted = True
+    finally:
+        bar.close()
+    return Selection(criterion, found, interrupted)
+
+
+def _rows(name: str, sweep: Sweep, folds: list[Outcome], total: float) -> list[dict]:
+    """One row of the table for each K: the fit to all the data, and its criteria."""
+    out = []
+    fitted, *held_out = folds
+    for g, k in enumerate(sweep.sizes):
+        algorithm = sweep.algorithms[g]
+        status = Status(int(fitted.best.status[g]))
+        df = algorithm.prior.n_parameters
+        log_likelihood, log_assignment, *_ = (float(a) for a in fitted.scores[g])
+        bic = df * math.log(total) - 2 * log_likelihood
+        row = {
+            "covariance": name,
+            "n_components": k,
+            "n_parameters": df,
+            "log_likelihood": log_likelihood,
+            "bic": bic,
+            "aic": 2 * df - 2 * log_likelihood,
+            "icl": bic - 2 * log_assignment,
+            "elbo": float(fitted.best.objective[g]) if algorithm.view != "mode" else math.nan,
+            "cv": math.nan,
+            "cv_error": math.nan,
+            "status": status,
+            "state": sweep.state(fitted, g),
+        }
+        if held_out:
+            failed = any(Status(int(f.best.status[g])).failed for f in held_out)
+            log_density = sum(float(f.scores[g, 2]) for f in held_out)
+            squares = sum(float(f.scores[g, 3]) for f in held_out)
+            mean = log_density / total
+            row["cv"] = math.nan if failed else mean
+            # of the mean over the samples, as if the folds' fits were independent of them
+            row["cv_error"] = math.sqrt(max(squares / total - mean**2, 0) / total)
+        if status.failed:
+            row.update({c: math.nan for c in CRITERIA})
+        out.append(row)
+    return out

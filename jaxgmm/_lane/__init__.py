@@ -1,0 +1,1 @@
+"""One lane: where it starts, what it keeps, how it ends."""

@@ -1,0 +1,1 @@
+"""The fitted mixture: densities, samples, quantiles, criteria, algebra."""

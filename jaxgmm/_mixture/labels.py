@@ -1,0 +1,127 @@
+"""Label switching: names for the components that mean the same from fit to fit and draw to draw.
+
+Any permutation of the components is the same mixture. So either put them in a canonical order
+(`order_components`), or give them the names of a reference (`align`).
+"""
+
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int
+
+from jaxgmm._lane.state import State
+from jaxgmm._mixture.density import mixture
+from jaxgmm._mixture.mixture import Mixture
+from jaxgmm._model.prior import Prior
+from jaxgmm._numerics import linalg
+from jaxgmm._numerics.checks import check_choice
+from jaxgmm._numerics.pytree import replace
+
+Named = TypeVar("Named", State, Mixture)
+
+KEYS = ("weight", "mean", "scale")
+
+
+def order_components(named: Named, by: str = "mean", feature: int = 0) -> Named:
+    """The same mixture with its components in a canonical order: an ordering constraint.
+
+    A state's prior is renamed with its posterior, so that its bound stays what it is.
+
+    Args:
+        named: a `State` of one lane, or a `Mixture`, such as one draw of `sample_posterior`; under
+            `jax.vmap` many of them.
+        by: ``"mean"``, of one feature, ascending; ``"weight"``, descending; ``"scale"``, by the
+            determinant of the covariance, ascending.
+        feature: for ``by="mean"``.
+
+    Raises:
+        ValueError: for an unknown key, or a state whose weights are broken sticks, which have an
+            order of their own (ask for that of its `mixture`).
+
+    Example:
+        >>> import jax, jaxgmm
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
+        >>> state = jaxgmm.fit(jax.random.key(1), x, jaxgmm.em(jaxgmm.default_prior(x, 3))).best
+        >>> means = jaxgmm.mixture(jaxgmm.order_components(state)).means
+        >>> bool(means[0, 0] <= means[1, 0] <= means[2, 0])
+        True
+    """
+    check_choice("by", by, KEYS)
+    m = mixture(named)
+    if by == "weight":
+        key = -m.weights
+    elif by == "mean":
+        key = m.means[:, feature]
+    else:
+        key = linalg.log_det(linalg.cholesky(m.covariances))
+    return rename(named, jnp.argsort(key, stable=True))
+
+
+def align(named: Named, reference: State | Mixture) -> Named:
+    """The same mixture with its components named as those of a reference.
+
+    The assignment that minimises the sum of squared Mahalanobis distances between means, in the
+    metric of the reference's pooled covariance, by the Hungarian algorithm (Kuhn 1955; for the
+    draws of a posterior Stephens 2000). Affine maps of the data do not change it.
+
+    Args:
+        named: a `State` of one lane, or a `Mixture`; under `jax.vmap` over it many of them.
+        reference: with as many components and features.
+
+    Raises:
+        ValueError: as `order_components`; and for a reference of another size.
+
+    Example:
+        >>> import jax, jaxgmm
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
+        >>> state = jaxgmm.fit(jax.random.key(1), x, jaxgmm.cavi(jaxgmm.default_prior(x, 3))).best
+        >>> draws = jaxgmm.sample_posterior(jax.random.key(2), state, 10)
+        >>> jax.vmap(jaxgmm.align, (0, None))(draws, jaxgmm.mixture(state)).means.shape
+        (10, 3, 2)
+    """
+    m, target = mixture(named), mixture(reference)
+    if m.means.shape != target.means.shape:
+        raise ValueError(
+            f"the reference's means have shape {target.means.shape}, but those to align have "
+            f"shape {m.means.shape}; they must have as many components and features."
+        )
+    return rename(named, assignment(m.means, target))
+
+
+def assignment(means: Float[Array, "K D"], target: Mixture) -> Int[Array, " K"]:
+    """For every component of the target the number of the one that is assigned to it."""
+    from optax.assignment import hungarian_algorithm
+
+    pooled = linalg.einsum("k,kij->ij", target.weights, target.covariances)
+    factor = linalg.inverse_factor(linalg.cholesky(pooled))
+    whitened = linalg.matmul(target.means[:, None] - means, factor)
+    with jax.numpy_dtype_promotion("standard"):
+        rows, columns = hungarian_algorithm(jnp.sum(whitened**2, axis=-1))
+    return jnp.zeros_like(columns).at[rows].set(columns)
+
+
+def rename(named: Named, order: Int[Array, " K"]) -> Named:
+    """Component ``order[k]`` becomes component k."""
+    if isinstance(named, Mixture):
+        return Mixture(*(a[order] for a in named))
+    # an optimiser's coordinates have the old names: such a state is one to start from
+    memory = () if hasattr(named.memory, "coordinates") else named.memory
+    prior, posterior = (_renamed(a, order) for a in (named.prior, named.posterior))
+    return replace(named, prior=prior, posterior=posterior, memory=memory)
+
+
+def _renamed(distribution: Prior, order: Array) -> Prior:
+    if distribution.weights.ordered:
+        raise ValueError(
+            "stick-breaking weights have an order of their own, in which the sticks are broken; "
+            "order or align the state's jaxgmm.mixture instead."
+        )
+
+    def node(node: Any) -> Any:
+        shared = getattr(node, "shared", ())
+        own = [name for name in node.expected_shapes() if name not in shared]
+        return replace(node, **{name: getattr(node, name)[order] for name in own})
+
+    return Prior(node(distribution.weights), node(distribution.components))

@@ -1,0 +1,1 @@
+"""The model is its prior, weights times components; a view turns it into potentials."""

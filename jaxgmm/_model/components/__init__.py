@@ -1,0 +1,1 @@
+"""Distributions of the components' means and covariances: a family each."""

@@ -1,0 +1,1 @@
+"""Distributions of the mixture's weights."""

@@ -1,0 +1,210 @@
+"""Stick-breaking weights: truncated Dirichlet and Pitman-Yor processes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.scipy.special import digamma, gammaln
+from jaxtyping import Bool, Float
+
+from jaxgmm._numerics.linalg import safe_divide
+from jaxgmm._numerics.pytree import pytree
+from jaxgmm._numerics.special import first, longer, masked_product
+
+
+def _betaln(a: Array, b: Array) -> Array:
+    """log of the beta function; `jax.scipy.special.betaln` is off by 1e-7 in float64 (jax 0.10)."""
+    return gammaln(a) + gammaln(b) - gammaln(a + b)
+
+
+@pytree
+class StickBreaking:
+    """``pi_k = v_k prod_{j<k} (1 - v_j)``, ``v_k ~ Beta(alpha_k, beta_k)``, the last ``v_K = 1``.
+
+    Blei & Jordan 2006. Make one with `dirichlet_process` or `pitman_yor`. The order of the
+    components matters: under a prior that is the same for all of them, fits keep them sorted by
+    mass, which is the order of the highest bound (Kurihara, Welling & Teh 2007).
+
+    Attributes:
+        alpha: ``(K - 1,)``, positive.
+        beta: ``(K - 1,)``, positive. Inside a sweep over K a beta of exactly 0 says that a stick is
+            the last one: the components after it are absent.
+
+    Example:
+        >>> import jaxgmm
+        >>> print(jaxgmm.StickBreaking.dirichlet_process(3).mean())
+        [0.5  0.25 0.25]
+    """
+
+    alpha: Float[Array, "*R Kminus1"]
+    beta: Float[Array, "*R Kminus1"]
+
+    ordered = True
+
+    @property
+    def n_components(self) -> int:
+        return self.alpha.shape[-1] + 1
+
+    @property
+    def n_parameters(self) -> int:
+        return self.n_components - 1
+
+    def expected_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every field, given alpha's."""
+        return {"alpha": self.alpha.shape, "beta": self.alpha.shape}
+
+    def update(self, count: Float[Array, " K"]) -> "StickBreaking":
+        """Posterior ``Beta(alpha + n_k, beta + sum_{j>k} n_j)`` (Blei & Jordan 2006, eq. 18)."""
+        return StickBreaking(self.alpha + count[:-1], self.beta + _after(count))
+
+    def interpolate(self, other: "StickBreaking", rho: Array) -> "StickBreaking":
+        """The natural parameters' mean, ``(1 - rho) self + rho other``."""
+        return StickBreaking(
+            (1 - rho) * self.alpha + rho * other.alpha, (1 - rho) * self.beta + rho * other.beta
+        )
+
+    def with_weights(
+        self, weights: Float[Array, " K"], total: Array, *, mode: bool
+    ) -> "StickBreaking":
+        """The distribution of ``total`` observations whose mode (else mean) is ``weights``."""
+        base = 1 if mode else jnp.finfo(weights.dtype).tiny
+        down = jnp.where(self.beta > 0, base + total * _after(weights), 0)
+        return StickBreaking(base + total * weights[:-1], down)
+
+    def mode(self) -> Float[Array, " K"]:
+        """log of the weights at the mode of the sticks; -inf for an empty component."""
+        up, down = jnp.maximum(self.alpha - 1, 0), jnp.maximum(self.beta - 1, 0)
+        v = jnp.where(self.beta > 0, safe_divide(up, up + down), 1)
+        return _weights_of(_log(v), _log(1 - v))
+
+    def expectation(self) -> Float[Array, " K"]:
+        """``E[log pi_k]``: digammas of the sticks (Blei & Jordan 2006, section 3.2)."""
+        breaks = self.beta > 0
+        beta = jnp.where(breaks, self.beta, 1)
+        both = digamma(self.alpha + beta)
+        return _weights_of(
+            jnp.where(breaks, digamma(self.alpha) - both, 0),
+            jnp.where(breaks, digamma(beta) - both, -jnp.inf),
+        )
+
+    def mean(self) -> Float[Array, " K"]:
+        """``E[pi]``; the sticks are independent."""
+        both = self.alpha + self.beta
+        return jnp.exp(_weights_of(jnp.log(self.alpha / both), jnp.log(self.beta / both)))
+
+    def sample(self, key: Array) -> Float[Array, " K"]:
+        """log of one reparameterised draw, computed in the log domain."""
+        first, second = jax.random.split(key)
+        dtype = self.alpha.dtype
+        up = jax.random.loggamma(first, self.alpha, dtype=dtype)
+        down = jax.random.loggamma(second, jnp.where(self.beta > 0, self.beta, 1), dtype=dtype)
+        down = jnp.where(self.beta > 0, down, -jnp.inf)
+        both = jnp.logaddexp(up, down)
+        return _weights_of(up - both, down - both)
+
+    def kl(self, prior: "StickBreaking") -> Float[Array, ""]:
+        """``KL(self || prior)``: K - 1 beta distributions."""
+        breaks = prior.beta > 0
+        a, a0 = self.alpha, prior.alpha
+        b, b0 = jnp.where(breaks, self.beta, 1), jnp.where(breaks, prior.beta, 1)
+        both = digamma(a + b)
+        terms = (
+            _betaln(a0, b0)
+            - _betaln(a, b)
+            + (a - a0) * (digamma(a) - both)
+            + (b - b0) * (digamma(b) - both)
+        )
+        return jnp.sum(jnp.where(breaks, terms, 0))
+
+    def log_prior(self, log_weights: Float[Array, " K"]) -> Float[Array, ""]:
+        """log density of the sticks at the given weights, relative to the uniform distribution."""
+        left = lax.cumlogsumexp(log_weights, reverse=True)
+        known = left[:-1] > -jnp.inf
+        whole = jnp.where(known, left[:-1], 0)
+        log_v = jnp.where(known, log_weights[:-1] - whole, -jnp.inf)
+        log_rest = jnp.where(known, left[1:] - whole, 0)
+        breaks = self.beta > 0
+        beta = jnp.where(breaks, self.beta, 1)
+        density = masked_product(self.alpha - 1, log_v) + masked_product(beta - 1, log_rest)
+        return jnp.sum(jnp.where(breaks, density - _betaln(self.alpha, beta), 0))
+
+    def present(self) -> Bool[Array, " K"]:
+        """Which components there are; all of them, except inside a sweep over K."""
+        breaks = jnp.cumsum(self.beta == 0) == 0
+        return jnp.concatenate([jnp.ones((1,), bool), breaks])
+
+    def padded(self, n_absent: int) -> "StickBreaking":
+        """The same with so many absent components more."""
+        return StickBreaking(longer(self.alpha, n_absent, 1.0), longer(self.beta, n_absent))
+
+    def truncated(self, n_components: int) -> "StickBreaking":
+        """The first components alone."""
+        return StickBreaking(
+            first(self.alpha, n_components - 1), first(self.beta, n_components - 1)
+        )
+
+    def is_proper(self) -> Array:
+        return jnp.all((self.alpha > 0) & (self.beta > 0))
+
+    def has_mode(self) -> Array:
+        """Whether the posterior's mode exists for any data."""
+        return jnp.all((self.alpha >= 1) & (self.beta >= 1))
+
+    def transforms(self) -> dict[str, Any]:
+        """NumPyro bijections from unconstrained space, for each field."""
+        from numpyro.distributions import biject_to, constraints
+
+        positive = biject_to(constraints.positive)
+        return {"alpha": positive, "beta": positive}
+
+    @classmethod
+    def dirichlet_process(
+        cls, n_components: int, concentration: float | Array = 1.0, dtype: Any = None
+    ) -> "StickBreaking":
+        """A Dirichlet process truncated at K components: every stick ``Beta(1, concentration)``.
+
+        Example:
+            >>> import jaxgmm
+            >>> print(jaxgmm.StickBreaking.dirichlet_process(3, 1.0).mean())
+            [0.5  0.25 0.25]
+        """
+        return cls.pitman_yor(n_components, 0.0, concentration, dtype)
+
+    @classmethod
+    def pitman_yor(
+        cls,
+        n_components: int,
+        discount: float | Array,
+        concentration: float | Array = 1.0,
+        dtype: Any = None,
+    ) -> "StickBreaking":
+        """A Pitman-Yor process truncated at K components.
+
+        Stick k is ``Beta(1 - discount, concentration + k discount)`` (Ishwaran & James 2001), for
+        ``0 <= discount < 1``: weights with a power-law tail.
+        """
+        k = jnp.arange(1, n_components, dtype=dtype or float)
+        discount, concentration = (jnp.asarray(a, k.dtype) for a in (discount, concentration))
+        return cls(jnp.broadcast_to(1 - discount, k.shape), concentration + k * discount)
+
+    @classmethod
+    def flat(cls, n_components: int, dtype: Any = None) -> "StickBreaking":
+        """A Dirichlet process of concentration 1: every stick uniform."""
+        return cls.dirichlet_process(n_components, 1.0, dtype)
+
+
+def _after(count: Float[Array, " K"]) -> Float[Array, " Kminus1"]:
+    """Sums over the later components, ``sum_{j>k} count_j`` for k < K."""
+    return jnp.cumsum(count[:0:-1])[::-1]
+
+
+def _weights_of(log_v: Array, log_rest: Array) -> Float[Array, " K"]:
+    """log pi from log v and log(1 - v) of the sticks."""
+    zero = jnp.zeros((1,), log_v.dtype)
+    left = jnp.concatenate([zero, jnp.cumsum(log_rest)])
+    return left + jnp.concatenate([log_v, zero])
+
+
+def _log(p: Array) -> Array:
+    return jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1)), -jnp.inf)

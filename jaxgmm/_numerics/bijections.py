@@ -1,0 +1,79 @@
+"""The maps to and from unconstrained space, by NumPyro's registry of bijections."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxgmm._numerics import linalg
+from jaxgmm._numerics.pytree import replace
+
+
+class CovarianceMap:
+    """Bijection onto positive definite ``L L^T``, L = scales times a unit Cholesky factor.
+
+    Off-diagonal coordinates are then free of the data's units, and diagonal ones logarithmic.
+    (NumPyro's own builds its triangle in the default dtype, which a float32 program under 64-bit
+    types is not.)
+    """
+
+    def __call__(self, coordinates: Array) -> Array:
+        size = coordinates.shape[-1]
+        d = (int(np.sqrt(8 * size + 1)) - 1) // 2
+        rows, columns = np.tril_indices(d, -1)
+        unit = jnp.broadcast_to(
+            jnp.eye(d, dtype=coordinates.dtype), (*coordinates.shape[:-1], d, d)
+        )
+        unit = unit.at[..., rows, columns].set(coordinates[..., d:])
+        lower = jnp.exp(coordinates[..., :d])[..., None] * unit
+        return linalg.matmul(lower, jnp.swapaxes(lower, -1, -2))
+
+    def inv(self, matrix: Array) -> Array:
+        lower = linalg.cholesky(matrix)
+        scales = linalg.diagonal(lower)
+        rows, columns = np.tril_indices(matrix.shape[-1], -1)
+        unit = lower / scales[..., None]
+        return jnp.concatenate([jnp.log(scales), unit[..., rows, columns]], axis=-1)
+
+
+def forward(transform: Any, coordinates: Array) -> Array:
+    """The value at given coordinates, in their dtype: NumPyro mixes in default-typed constants."""
+    with jax.numpy_dtype_promotion("standard"):
+        return transform(coordinates).astype(coordinates.dtype)
+
+
+def inverse(transform: Any, value: Array) -> Array:
+    """The coordinates of a value, in its dtype."""
+    with jax.numpy_dtype_promotion("standard"):
+        return transform.inv(value).astype(value.dtype)
+
+
+def unconstrain(node: Any) -> dict[str, Array]:
+    """The unconstrained coordinates of a family's learnt fields."""
+    return {name: inverse(t, getattr(node, name)) for name, t in node.transforms().items()}
+
+
+def constrain(node: Any, coordinates: dict[str, Array]) -> Any:
+    """``node`` with the learnt fields at the given coordinates."""
+    fields = {name: forward(t, coordinates[name]) for name, t in node.transforms().items()}
+    return replace(node, **fields)
+
+
+def point_transforms() -> dict[str, Any]:
+    """Bijections for a point estimate: weights (K,), means (K, D), covariances (K, D, D)."""
+    from numpyro.distributions import biject_to, constraints
+
+    return {
+        "weights": biject_to(constraints.simplex),
+        "means": biject_to(constraints.real_matrix),
+        "covariances": CovarianceMap(),
+    }
+
+
+def interior(weights: Array) -> Array:
+    """Weights moved off the simplex's faces, where the map has no finite coordinates."""
+    floor = jnp.sqrt(jnp.finfo(weights.dtype).eps)
+    weights = jnp.maximum(weights, floor)
+    return weights / jnp.sum(weights)

@@ -1,0 +1,264 @@
+"""Checks of what a user passes, before any tracing: what came, what was expected, what to do."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.core import Tracer
+
+from jaxgmm._numerics.devices import for_everyone, is_local
+
+
+def is_traced(*values: Any) -> bool:
+    """Whether any leaf is a tracer, whose values no check can see."""
+    return any(isinstance(a, Tracer) for a in jax.tree.leaves(values))
+
+
+def holds(condition: Callable[[], Any]) -> bool:
+    """The truth of a condition on concrete arrays, also while something else is traced."""
+    with jax.ensure_compile_time_eval():
+        return bool(condition())
+
+
+def check_choice(name: str, value: Any, known: Iterable[str], hint: str = "") -> None:
+    """Refuse a name that is not one of the known ones."""
+    names = list(known)
+    if value not in names:
+        options = ", ".join(repr(n) for n in names)
+        raise ValueError(f"{name}={value!r} is not known; expected one of {options}{hint}.")
+
+
+def check_positive_int(name: str, value: Any) -> int:
+    """Refuse anything but an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, but it is {value!r}.")
+    return int(value)
+
+
+def check_non_negative(name: str, value: Any) -> None:
+    """Refuse a negative number or NaN; traced values pass."""
+    if not is_traced(value) and not bool(np.all(np.asarray(value) >= 0)):
+        raise ValueError(f"{name} must be 0 or more, but it is {value}.")
+
+
+def _rows(mask: Any) -> str:
+    rows = np.flatnonzero(np.asarray(mask))
+    shown = ", ".join(str(r) for r in rows[:10])
+    return f"{shown}, ... ({len(rows)} rows)" if len(rows) > 10 else shown
+
+
+def check_samples(x: Any, n_features: int | None = None, name: str = "x") -> Array:
+    """The samples as a 2-d floating-point array of finite values."""
+    if not isinstance(x, jax.Array | Tracer):
+        x = np.asarray(x)
+    if x.ndim != 2:
+        raise ValueError(
+            f"{name} must be 2-d, samples by features, but its shape is {tuple(x.shape)}; "
+            f"for a single feature pass {name}[:, None]."
+        )
+    if x.shape[0] == 0 or x.shape[1] == 0:
+        raise ValueError(f"{name} is empty: its shape is {tuple(x.shape)}.")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"{name} must be floating-point, but its dtype is {x.dtype}; "
+            f"convert it, for instance with {name}.astype('float32')."
+        )
+    if n_features is not None and x.shape[1] != n_features:
+        raise ValueError(f"{name} has {x.shape[1]} features, but the model has {n_features}.")
+    x = jnp.asarray(x)
+    if not is_traced(x):
+        with jax.ensure_compile_time_eval():
+            finite = np.asarray(for_everyone(_finite_rows if is_local(x) else _finite, x))
+        if not finite.all():
+            where = f"rows {_rows(~finite)}" if finite.ndim else "some row of some process"
+            raise ValueError(f"{name} has NaN or infinity in {where}; drop or impute them first.")
+    return x
+
+
+def _finite_rows(x: Array) -> Array:
+    return jnp.all(jnp.isfinite(x), axis=1)
+
+
+def _finite(x: Array) -> Array:
+    return jnp.all(jnp.isfinite(x))
+
+
+def check_weights(sample_weight: Any, x: Array, name: str = "sample_weight") -> Array | None:
+    """Sample weights as an (N,) array of the samples' dtype: finite, non-negative, not all 0."""
+    if sample_weight is None:
+        return None
+    shape = tuple(np.shape(sample_weight))
+    if shape != (x.shape[0],):
+        raise ValueError(f"{name} must have shape ({x.shape[0]},), but its shape is {shape}.")
+    weight = jnp.asarray(sample_weight, x.dtype)
+    if not is_traced(weight):
+        values = np.asarray(for_everyone(_extremes, weight) if not is_local(weight) else weight)
+        bad = ~(np.isfinite(values) & (values >= 0))
+        if bad.any():
+            raise ValueError(
+                f"{name} must be finite and non-negative, but rows {_rows(bad)} are not."
+            )
+        if not values.any():
+            raise ValueError(f"{name} is 0 for every sample; at least one must be positive.")
+    return weight
+
+
+def _extremes(weight: Array) -> Array:
+    # NaN in both, if there is any
+    return jnp.stack([jnp.min(weight), jnp.max(weight)])
+
+
+def check_covariance(name: str, matrix: Any, n_features: int | None = None) -> Array:
+    """Symmetric positive definite matrices, (..., D, D)."""
+    matrix = jnp.asarray(matrix)
+    d = n_features if n_features is not None else matrix.shape[-1]
+    if matrix.ndim < 2 or matrix.shape[-2:] != (d, d):
+        raise ValueError(
+            f"{name} must end in shape ({d}, {d}), but its shape is {tuple(matrix.shape)}."
+        )
+    if is_traced(matrix):
+        return matrix
+    values = np.asarray(matrix, np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} must be finite, but it has NaN or infinity.")
+    scale = np.sqrt(np.abs(np.einsum("...ii->...i", values)))
+    allowed = 1e-4 * scale[..., :, None] * scale[..., None, :]
+    asymmetry = np.abs(values - np.swapaxes(values, -1, -2))
+    if (asymmetry > allowed).any():
+        where = tuple(int(i) for i in np.argwhere(asymmetry > allowed)[0])
+        mirror = (*where[:-2], where[-1], where[-2])
+        raise ValueError(
+            f"{name} must be symmetric, but element {where} is {values[where]:g} and element "
+            f"{mirror} is {values[mirror]:g}; a covariance has the same in both."
+        )
+    smallest = np.linalg.eigvalsh(values)[..., 0]
+    if (smallest <= 0).any():
+        raise ValueError(
+            f"{name} must be positive definite, but its smallest eigenvalue is "
+            f"{smallest.min():g}; check it, or add a little to its diagonal."
+        )
+    return matrix
+
+
+def check_prior(prior: Any) -> Any:
+    """A `Prior` whose shapes, dtypes and values belong together; arrays from array-likes."""
+    weights, components = prior.weights, prior.components
+    # strongly typed, so that no two priors of one dtype compile two programs
+    prior = jax.tree.map(lambda a: jnp.asarray(a, jnp.asarray(a).dtype), prior)
+    weights, components = prior.weights, prior.components
+    dtypes = {str(a.dtype) for a in jax.tree.leaves(prior)}
+    if len(dtypes) > 1 or not jnp.issubdtype(components.mean.dtype, jnp.floating):
+        raise ValueError(
+            "all leaves of the prior must have one floating-point dtype, but they have "
+            f"{', '.join(sorted(dtypes))}; convert them with astype."
+        )
+    if components.mean.ndim != 2:
+        raise ValueError(
+            f"the prior's mean must have shape (K, D), but its shape is "
+            f"{tuple(components.mean.shape)}."
+        )
+    for node in (components, weights):
+        for name, shape in node.expected_shapes().items():
+            value = getattr(node, name)
+            if value.shape != shape:
+                raise ValueError(
+                    f"the prior's {name} must have shape {shape} to go with the others, but its "
+                    f"shape is {tuple(value.shape)}."
+                )
+    if weights.n_components != components.n_components:
+        raise ValueError(
+            f"the prior's weights are of {weights.n_components} components, but its mean is of "
+            f"{components.n_components}."
+        )
+    if is_traced(prior):
+        return prior
+    check_leaves_finite("the prior", prior)
+    for name in ("mean_precision", "precision", "rate"):
+        check_non_negative(f"the prior's {name}", getattr(components, name, 0.0))
+    for name in ("concentration", "alpha", "beta"):
+        value = np.asarray(getattr(weights, name, 1.0))
+        if (value <= 0).any():
+            raise ValueError(f"the prior's {name} must be positive, but it is {value}.")
+    if hasattr(weights, "weights"):
+        check_simplex("the prior's weights", weights.weights)
+    for name in ("scale", "covariance"):
+        value = getattr(components, name, None)
+        flat = name == "scale" and value is not None and not np.any(np.asarray(value))
+        if value is not None and not flat:
+            check_covariance(f"the prior's {name}", value, components.n_features)
+    return prior
+
+
+def check_simplex(name: str, weights: Any) -> None:
+    """Refuse weights that are negative or do not sum to 1."""
+    values = np.asarray(weights, np.float64)
+    if (values < 0).any() or abs(values.sum() - 1) > 1e-3:
+        raise ValueError(f"{name} must be non-negative and sum to 1, but they are {values}.")
+
+
+def check_leaves_finite(what: str, tree: Any) -> None:
+    """Refuse NaN and infinity in any leaf, naming it."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not np.isfinite(np.asarray(leaf)).all():
+            raise ValueError(f"{what} has NaN or infinity in {jax.tree_util.keystr(path)[1:]}.")
+
+
+def check_proper(prior: Any, algorithm: str, otherwise: str = "") -> None:
+    """Refuse an improper prior where the bound needs a proper one."""
+    if not is_traced(prior) and not holds(prior.is_proper):
+        hint = f", {otherwise}" if otherwise else ""
+        raise ValueError(
+            f"{algorithm} needs a proper prior (positive concentration and mean_precision, "
+            "degrees_of_freedom above D - 1), but this one is improper; use "
+            f"jaxgmm.default_prior(x, n_components), jaxgmm.em for maximum likelihood{hint}."
+        )
+
+
+def check_has_mode(prior: Any, algorithm: str) -> None:
+    """Refuse weights whose posterior density is unbounded where a point estimate is asked for."""
+    if not is_traced(prior) and not holds(prior.weights.has_mode):
+        raise ValueError(
+            f"{algorithm} needs weights whose posterior has a mode (concentration, or alpha and "
+            f"beta, of at least 1), but they are {prior.weights}; use jaxgmm.cavi, or jaxgmm.svi "
+            "in another view, for sparse weights."
+        )
+
+
+def check_posterior(state: Any, what: str) -> None:
+    """Refuse the state of a point estimate where a posterior is asked for."""
+    if state.view == "mode":
+        raise ValueError(
+            f"{what} needs a posterior, but this state is a point estimate; fit it with "
+            "jaxgmm.cavi or jaxgmm.svi."
+        )
+
+
+def check_model(prior: Any, x: Array) -> None:
+    """The samples and the prior are of one width and dtype, and there are enough samples."""
+    if x.shape[1] != prior.n_features:
+        raise ValueError(
+            f"x has {x.shape[1]} features, but the prior has {prior.n_features}; make the prior "
+            "from these data, for instance with jaxgmm.default_prior(x, n_components)."
+        )
+    if x.dtype != prior.dtype:
+        raise ValueError(
+            f"x is {x.dtype}, but the prior is {prior.dtype}; give both one dtype, for instance "
+            f"x.astype('{prior.dtype}')."
+        )
+    if x.shape[0] < prior.n_components:
+        raise ValueError(
+            f"x has {x.shape[0]} rows, fewer than the {prior.n_components} components of the "
+            "prior; fit fewer components."
+        )
+
+
+def check_one_lane(state: Any, what: str) -> None:
+    """Refuse the states of several lanes."""
+    if state.status.ndim:
+        raise ValueError(
+            f"{what} takes the state of one lane, but this one has {state.status.shape[0]} lanes; "
+            "take result.best, or jax.tree.map(lambda a: a[lane], states)."
+        )

@@ -1,0 +1,141 @@
+"""Racing: which lanes are dropped, that the others are untouched, and that results repeat."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from algorithms import assert_trees_close, lane
+from conftest import clusters
+
+import jaxgmm
+from jaxgmm import Status
+from jaxgmm._fit import race
+from jaxgmm._fit.race import Batch, beaten, rungs
+
+K, R = 3, 64
+
+
+@pytest.fixture(scope="module")
+def x() -> jax.Array:
+    return clusters(n=150)
+
+
+@pytest.fixture(scope="module")
+def cavi(x: jax.Array) -> jaxgmm.CAVI:
+    return jaxgmm.cavi(jaxgmm.default_prior(x, K))
+
+
+def fit(x: jax.Array, algorithm: jaxgmm.Algorithm, **given: object) -> jaxgmm.Result:
+    options = {"moves": False, "tol": 1e-8, "max_iter": 2000, **given}
+    return jaxgmm.fit(jax.random.key(0), x, algorithm, R, **options)  # type: ignore
+
+
+def test_rungs_quarter_the_lanes_as_the_iterations_double():
+    assert rungs(256, 500) == [(16, 64), (32, 16), (64, 4)]
+    assert rungs(17, 500) == [(16, 4)]
+    assert rungs(256, 40) == [(16, 64), (32, 16)]
+    assert rungs(4, 500) == []
+
+
+def states_of(x: jax.Array, cavi: jaxgmm.CAVI, objective: list[float], status: list[int]):
+    states = jax.vmap(cavi.init, (0, None))(jax.random.split(jax.random.key(0), len(status)), x)
+    return dataclasses.replace(  # type: ignore
+        states,
+        objective=jnp.asarray(objective, x.dtype),
+        status=jnp.asarray(status, jnp.int32),
+    )
+
+
+def lost(states: jaxgmm.State, n_left: int) -> np.ndarray:
+    none = np.zeros(states.status.shape, bool)
+    return beaten(np.asarray(states.status), np.asarray(states.objective), none, n_left)
+
+
+def test_a_lane_that_would_be_refused_is_beaten_however_high_it_is():
+    status, spike = np.zeros(3, np.int32), np.array([False, True, False])
+    assert beaten(status, np.array([1.0, 9.0, 2.0]), spike, 1).tolist() == [True, True, False]
+
+
+def test_the_beaten_are_running_lanes_below_the_best(x: jax.Array, cavi: jaxgmm.CAVI):
+    running, done, failed = Status.RUNNING, Status.CONVERGED, Status.COLLAPSED
+    states = states_of(
+        x,
+        cavi,
+        [-5.0, -1.0, 9.0, -3.0, -2.0, float("nan"), -6.0],
+        [running, running, failed, done, running, running, done],
+    )
+    # a failed lane, however high, takes no place; one that has converged does, and is not beaten
+    assert lost(states, 2).tolist() == [True, False, False, False, False, True, False]
+    assert lost(states, 3).tolist() == [True, False, False, False, False, True, False]
+    assert lost(states, 1).tolist() == [True, False, False, False, True, True, False]
+    ties = states_of(x, cavi, [-1.0] * 4, [running] * 4)
+    assert lost(ties, 2).tolist() == [False, False, True, True]
+
+
+def test_a_shrunken_batch_keeps_those_that_run_and_forgets_no_one(x: jax.Array, cavi: jaxgmm.CAVI):
+    status = [Status.DROPPED] * 13
+    status[3] = status[7] = status[12] = Status.RUNNING
+    states = states_of(x, cavi, list(range(13)), [int(s) for s in status])
+    batch = Batch(states)
+    batch.shrink(1 << 20)
+    assert len(batch.lanes) == 13  # 4 is not a quarter of it
+    states = states_of(x, cavi, list(range(19)), [int(s) for s in [*status, *[6] * 6]])
+    batch = Batch(states)
+    batch.shrink(1000)
+    assert len(batch.lanes) == 19  # not worth it
+    batch.shrink(1 << 20)
+    assert len(batch.lanes) == 4
+    assert {3, 7, 12} <= set(batch.lanes.tolist())
+    batch.states = dataclasses.replace(batch.states, objective=batch.states.objective + 100)  # type: ignore
+    everyone = np.asarray(batch.all_states().objective)
+    expected = np.arange(19.0)
+    expected[batch.lanes] += 100
+    np.testing.assert_array_equal(everyone, expected)
+
+
+@pytest.mark.parametrize("shrinking", [False, True])
+def test_survivors_are_what_they_would_be_without_a_race(
+    x: jax.Array, cavi: jaxgmm.CAVI, shrinking: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(race, "_LARGE", 0 if shrinking else 1 << 62)
+    monkeypatch.setattr(race, "_SAVED", 0)
+    raced = fit(x, cavi, racing=True, history=True)
+    plain = fit(x, cavi, racing=False, history=True)
+    kept = np.asarray(raced.states.status) != Status.DROPPED
+    assert 1 <= kept.sum() < R
+    # batches of other sizes round otherwise
+    for a, b in zip(
+        jax.tree.leaves(lane(raced.states.posterior, kept)),
+        jax.tree.leaves(lane(plain.states.posterior, kept)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+    assert float(raced.best.objective) == pytest.approx(float(plain.best.objective), abs=1e-6)
+    assert raced.best.status == Status.CONVERGED
+    assert raced.history is not None
+    assert plain.history is not None
+    for r in range(R):
+        n = int(raced.states.n_iter[r])
+        np.testing.assert_allclose(raced.history[:n, r], plain.history[:n, r], rtol=1e-9)
+        assert np.isnan(raced.history[n:, r]).all()
+    dropped = np.asarray(raced.states.n_iter)[~kept]
+    assert set(dropped.tolist()) <= {16, 32, 64, 128}
+    assert f"{(~kept).sum()} DROPPED: Beaten by other lanes" in raced.summary()
+
+
+def test_a_race_repeats(x: jax.Array, cavi: jaxgmm.CAVI):
+    a, b = (fit(x, cavi, racing=True) for _ in range(2))
+    assert_trees_close(a.states, b.states, rtol=0)
+
+
+@pytest.mark.slow
+def test_racing_is_for_16_lanes_or_more_of_em_and_cavi(x: jax.Array, cavi: jaxgmm.CAVI):
+    assert Status.DROPPED in fit(x, cavi).statuses()
+    few = jaxgmm.fit(jax.random.key(0), x, cavi, 15, moves=False)
+    assert Status.DROPPED not in few.statuses()
+    steps = jaxgmm.svi(cavi.prior, jaxgmm.natural_gradient(), 50)
+    assert Status.DROPPED not in fit(x, steps, max_iter=100).statuses()
+    states = jax.vmap(cavi.init, (0, None))(jax.random.split(jax.random.key(0), R), x)
+    assert Status.DROPPED not in fit(x, cavi, init=states).statuses()
