@@ -41,7 +41,7 @@ def jaxgmm_mixture(problem: Problem) -> Made:
         algorithm = jaxgmm.cavi(_prior(problem))
         given = {"labels": jax.numpy.asarray(problem.labels())}
     # no jit: init looks at the samples, which checks them
-    states = jax.vmap(lambda given: algorithm.init(jax.random.key(0), x, **given))(given)
+    states = jax.vmap(lambda given: algorithm.init(jax.random.key(0), x, given))(given)
     numbers = sorted({1, len(jax.devices())})
     made = [_on_devices(problem, algorithm, states, x, number) for number in numbers]
     if len(made) > 1:

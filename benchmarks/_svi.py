@@ -74,7 +74,7 @@ def jaxgmm_svi(problem: SVIProblem) -> tuple[Contender, dict[str, Any]]:
     x = jax.device_put(problem.x)
     keys = jax.random.split(jax.random.key(0), problem.lanes)
     q = jax.tree.map(jnp.asarray, _posterior(start(problem.lanes)))
-    states = jax.vmap(lambda key, q: algorithm.init(key, x, posterior=q))(keys, q)
+    states = jax.vmap(lambda key, q: algorithm.init(key, x, {"posterior": q}))(keys, q)
 
     def iterate(algorithm: Any, states: Any, x: Any) -> Any:
         return jaxgmm.run(algorithm, states, x, max_iter=problem.steps, tol=0.0)[0]

@@ -19,10 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _pictures import COLOURS, DARK, LIGHT, density_contours, limits, new_figure
 from jax import Array
+from matplotlib.figure import Figure
 
 import jaxgmm
+import jaxgmm.plot
 
 # derivatives of a bound of some thousand nats, by differences of digammas
 jax.config.update("jax_enable_x64", True)
@@ -113,16 +114,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"best alpha of a grid          {float(alphas[top]):.4f}")
     print(f"components in use             {used}")
 
-    figure = new_figure(11, 4.8)
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    limits(left, x, margin=0.1)
-    left.scatter(*np.asarray(x).T, s=8, c=LIGHT, alpha=0.6, linewidths=0)
-    density_contours(left, lambda grid: jaxgmm.log_prob(state, grid))
-    left.set(
-        title=f"Fit with alpha learnt: {used} of {K} components", xlabel="$x_1$", ylabel="$x_2$"
-    )
-    right.plot(alphas, bounds, color=DARK, label="separate fits")
-    right.plot(path.alpha, path.bound, "o-", color=COLOURS[1], markersize=4, label="Adam's path")
+    names = ("$x_1$", "$x_2$")
+    state = jaxgmm.order_components(state, "weight")
+    jaxgmm.plot.points(state, x, ax=left, names=names)
+    jaxgmm.plot.density(state, ax=left, names=names)
+    left.set_title(rf"Fit with $\alpha$ learnt: {used} of {K} components")
+    handles, _ = left.get_legend_handles_labels()
+    left.legend(handles=handles[K:], loc="lower right", fontsize="small")  # of the density
+    colour = jaxgmm.plot.style(1).colour
+    right.plot(alphas, bounds, color="black", label="separate fits")
+    right.plot(path.alpha, path.bound, "o-", color=colour, markersize=4, label="Adam's path")
     right.set(xscale="log", title="CAVI's bound at its optimum", xlabel=r"$\alpha$", ylabel="nats")
     right.legend()
     figure.savefig(arguments.output, dpi=110)

@@ -25,13 +25,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _pictures import COLOURS, DARK, new_figure
 from jax import Array
 from jax.sharding import AxisType, PartitionSpec
+from matplotlib.figure import Figure
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
 import jaxgmm
+import jaxgmm.plot
 
 # a CPU is one device unless told otherwise
 jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, 8))
@@ -155,17 +156,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"another one, ours better, worse          {better} {worse}")
     print(f"our estimates by scikit-learn, gap       {gap:.1e}")
 
-    figure = new_figure(11, 4.8)
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.axline((reference.mean(),) * 2, slope=1, color=DARK, linewidth=1)
-    left.scatter(reference, likelihood, s=24, color=COLOURS[0], alpha=0.7, linewidths=0)
+    left.axline((reference.mean(),) * 2, slope=1, color="black", linewidth=1)
+    blue, orange = (jaxgmm.plot.style(i).colour for i in range(2))
+    left.scatter(reference, likelihood, s=24, color=blue, alpha=0.7, linewidths=0)
     left.set(
         title=f"Log-likelihood per point, {len(sample)} data sets",
         xlabel="scikit-learn (nats)",
         ylabel="jaxgmm (nats)",
     )
     iterations = np.asarray(states.n_iter)
-    right.hist(iterations, bins=np.arange(iterations.max() + 2) - 0.5, color=COLOURS[1])
+    right.hist(iterations, bins=np.arange(iterations.max() + 2) - 0.5, color=orange)
     right.set(
         yscale="log", title=f"Iterations of {n_sets} fits", xlabel="iterations", ylabel="fits"
     )

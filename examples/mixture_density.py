@@ -2,8 +2,8 @@
 
 The inverse problem of Bishop 1994: ``x = t + 0.3 sin(2 pi t) + noise`` is a function of t, but t is
 not one of x, which has up to three answers. A network maps each x to the potentials of a mixture
-over t, and is trained on ``log p(t | x)``, which is `jaxgmm.log_evidence` of one row at its own
-potentials, under `jax.vmap` and `jax.grad`. The same network with one Gaussian, which is
+over t, and is trained on ``log p(t | x)``: this is `jaxgmm.stats.log_evidence` of one row at its
+own potentials, under `jax.vmap` and `jax.grad`. The same network with one Gaussian, which is
 least-squares regression with a noise that varies, is trained beside it; it averages the answers.
 
     python examples/mixture_density.py --output mixture_density.png
@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _pictures import COLOURS, new_figure
 from jax import Array
+from matplotlib.figure import Figure
 
 import jaxgmm
+import jaxgmm.plot
 
 K, HIDDEN, STEPS = 5, 32, 2000
 NOISE = 0.05
@@ -50,7 +51,7 @@ def start(key: Array, n_components: int) -> Layers:
     return [*layers[:-1], (0.1 * matrix, bias)]
 
 
-def potentials(layers: Layers, x: Array) -> jaxgmm.Potentials:
+def potentials(layers: Layers, x: Array) -> jaxgmm.stats.Potentials:
     """The mixture over t that the network makes of one x, a scalar."""
     hidden = x[None]
     for matrix, bias in layers[:-1]:
@@ -58,14 +59,14 @@ def potentials(layers: Layers, x: Array) -> jaxgmm.Potentials:
     matrix, bias = layers[-1]
     logits, mean, log_sd = jnp.split(hidden @ matrix + bias, 3)
     const = jax.nn.log_softmax(logits) - log_sd - 0.5 * jnp.log(2 * jnp.pi)
-    return jaxgmm.Potentials(const, mean[:, None], jnp.exp(-log_sd)[:, None], "diag")
+    return jaxgmm.stats.Potentials(const, mean[:, None], jnp.exp(-log_sd)[:, None], "diag")
 
 
 def log_density(layers: Layers, x: Array, t: Array) -> Array:
     """``log p(t | x)`` of each row, in nats: ``(n,)``."""
 
     def one(x: Array, t: Array) -> Array:
-        return jaxgmm.log_evidence(t[None, None], potentials(layers, x))
+        return jaxgmm.stats.log_evidence(t[None, None], potentials(layers, x))
 
     return jax.vmap(one)(x, t)
 
@@ -118,16 +119,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     shown = " ".join(f"{float(mass):.2f}" for mass in near.astype(weights.dtype) @ weights)
     print(f"weights near the three answers to x = 0.5:  {shown}  (the truth: 0.24 0.51 0.24)")
 
-    figure = new_figure(11, 4.8)
-    lines = jnp.linspace(-0.1, 1.1, 200)
-    levels = jnp.linspace(-0.1, 1.1, 240)
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    lines = jnp.linspace(-0.1, 1.1, 400)
+    levels = jnp.linspace(-0.1, 1.1, 800)
     for ax, n in zip(figure.subplots(1, 2, sharey=True), (1, K), strict=True):
         rows = jax.vmap(lambda x, n=n: log_density(trained[n], jnp.full_like(levels, x), levels))
         density = np.exp(np.asarray(rows(lines))).T
         ax.pcolormesh(lines, levels, np.minimum(density, 8), cmap="Blues", rasterized=True)
-        ax.scatter(x[:500], t[:500], s=5, c=COLOURS[1], alpha=0.6, linewidths=0)
+        ax.scatter(x[:500], t[:500], s=5, c=jaxgmm.plot.style(1).colour, alpha=0.6, linewidths=0)
         name = "one Gaussian" if n == 1 else f"{K} components"
         ax.set(title=f"{name}: {held_out[n]:.2f} nats per row", xlabel="$x$", ylabel="$t$")
+        ax.label_outer()
     figure.suptitle("Density of the answers given the question, and the data")
     figure.savefig(arguments.output, dpi=110)
     print(f"\npicture: {arguments.output}")

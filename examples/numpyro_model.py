@@ -19,27 +19,32 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from _pictures import COLOURS, DARK, components, ellipse, left_to_right, limits, new_figure
 from jax import Array
+from jax.typing import ArrayLike
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
 from numpyro.infer import MCMC, NUTS, init_to_value
 
 import jaxgmm
 import jaxgmm.numpyro
+import jaxgmm.plot
 
 K, PLANTS, NOISE = 2, 120, 0.6
 TIMES = np.linspace(-1.0, 1.0, 8)
 WEIGHTS = np.array([0.6, 0.4])
 MEANS = np.array([[0.0, 2.0], [1.0, 0.5]])
 SDS = np.array([[0.3, 0.25], [0.25, 0.3]])
+NAMES = ("intercept", "slope")
 
 
-def draw(seed: int) -> tuple[Array, np.ndarray]:
-    """Measurements, (plants, times), and the classes, cluster after cluster."""
+def draw(seed: int) -> Array:
+    """Measurements, (plants, times), class after class."""
     rng = np.random.default_rng(seed)
     own = (np.arange(PLANTS) >= WEIGHTS[0] * PLANTS).astype(int)
     effects = MEANS[own] + SDS[own] * rng.standard_normal((PLANTS, 2))
     lines = effects[:, :1] + effects[:, 1:] * TIMES
-    return jnp.asarray(lines + NOISE * rng.standard_normal(lines.shape), jnp.float32), own
+    return jnp.asarray(lines + NOISE * rng.standard_normal(lines.shape), jnp.float32)
 
 
 def least_squares(y: Array) -> Array:
@@ -72,13 +77,33 @@ def line_of(name: str, values: np.ndarray) -> None:
     print(f"{name:<24}" + " ".join(f"{value:8.3f}" for value in np.ravel(values)))
 
 
+def variances(sds: np.ndarray) -> np.ndarray:
+    """Diagonal covariances, (K, 2, 2)."""
+    return sds[:, :, None] ** 2 * np.eye(2, dtype=sds.dtype)
+
+
+def panel(ax: Axes, mixture: jaxgmm.Mixture, effects: ArrayLike) -> None:
+    """The plants' effects by responsibility, and the classes beside the true ones."""
+    jaxgmm.plot.points(mixture, effects, ax=ax, names=NAMES)
+    jaxgmm.plot.ellipses(mixture, [0.95], ax=ax, names=NAMES)
+    radius = np.sqrt(-2 * np.log(1 - 0.95))
+    for mean, sd in zip(MEANS, SDS, strict=True):
+        width, height = 2 * radius * sd
+        truth = Ellipse(tuple(mean), width, height, fill=False, linestyle=":", linewidth=2)
+        truth.set_zorder(6)
+        ax.add_patch(truth)
+    ax.plot([], [], "k:", linewidth=2, label="the truth")
+    ax.legend(fontsize="small", loc="lower left")
+    ax.label_outer()
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Fit, sample, print the check, save a picture."""
     parser = argparse.ArgumentParser(description="A mixture inside a larger NumPyro model.")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".png"))
     arguments = parser.parse_args(argv)
 
-    y, own = draw(0)
+    y = draw(0)
     lines = least_squares(y)
     prior = jaxgmm.default_prior(lines, K, "diag")
     state = jaxgmm.fit(jax.random.key(0), lines, jaxgmm.cavi(prior), 16).best
@@ -88,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     seconds = time.perf_counter() - began
 
     fit = jaxgmm.mixture(state)
-    order = left_to_right(fit.means)
+    order = np.argsort(np.asarray(fit.means)[:, 0])
     fit_sds = np.sqrt(np.diagonal(np.asarray(fit.covariances), axis1=1, axis2=2))[order]
     sds = (draws["precisions"] ** -0.5)[:, order]
     means = draws["means"][:, order]
@@ -106,24 +131,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     line_of("sds, 95% to", high)
     line_of("noise", draws["noise"].mean())
 
-    figure = new_figure(12, 5.5)
+    whole = (draws["weights"].mean(axis=0)[order], means.mean(axis=0), variances(sds.mean(axis=0)))
+    figure = Figure(figsize=(12, 5.5), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-    panels = (
-        (left, lines, "Each plant's own least squares", fit.means[order], fit_sds),
-        (right, draws["effects"].mean(axis=0), "In the whole model", means.mean(0), sds.mean(0)),
-    )
-    for ax, points, title, centres, widths in panels:
-        components(ax, points, own, np.arange(K))
-        limits(ax, lines, margin=0.05)
-        for k in range(K):
-            style = {"edgecolor": COLOURS[k], "zorder": 4}
-            ellipse(ax, centres[k], np.diag(widths[k] ** 2), 2, **style)
-            truth = {"edgecolor": DARK, "linestyle": ":", "zorder": 5}
-            ellipse(ax, MEANS[k], np.diag(SDS[k] ** 2), 2, **truth)
-        ax.plot([], [], color=DARK, linestyle=":", label="true, 2 standard deviations")
-        ax.plot([], [], color=COLOURS[0], label="estimated")
-        ax.set(title=title, xlabel="intercept", ylabel="slope")
-        ax.legend(fontsize="small", loc="lower left")
+    panel(left, jaxgmm.order_components(fit), lines)
+    left.set_title("Each plant's own least squares")
+    panel(right, jaxgmm.Mixture(*map(jnp.asarray, whole)), draws["effects"].mean(axis=0))
+    right.set_title("In the whole model")
+    figure.suptitle("Two classes of plants: ellipses hold 95 % of each")
     figure.savefig(arguments.output, dpi=110)
     print(f"\npicture: {arguments.output}")
 

@@ -14,12 +14,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _pictures import components, left_to_right, limits, mixture_ellipses, new_figure
+from matplotlib.figure import Figure
 
 import jaxgmm
 import jaxgmm.plot
 
 DATA = Path(__file__).parent / "data" / "faithful.csv"
+NAMES = ("eruption (minutes)", "wait for the next (minutes)")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -41,16 +42,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"\n{fits} models, 16 lanes each, in {time.perf_counter() - began:.1f} s, compilation too"
     )
 
-    figure = new_figure(11, 4.5)
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     jaxgmm.plot.selection(selection, left)
-    mixture = jaxgmm.mixture(selection.best)
-    order = left_to_right(mixture.means)
-    limits(right, x)
-    components(right, x, jaxgmm.predict(selection.best, x), order)
-    mixture_ellipses(right, mixture, order)
-    title = f"{selection.covariance}, K={selection.n_components}"
-    right.set(title=title, xlabel="eruption (minutes)", ylabel="wait for the next (minutes)")
+    left.set_title(f"BIC of {fits} models")
+    best = jaxgmm.order_components(selection.best)
+    jaxgmm.plot.points(best, x, ax=right, names=NAMES)
+    jaxgmm.plot.ellipses(best, ax=right, names=NAMES)
+    jaxgmm.plot.density(best, ax=right, names=NAMES)
+    right.set_title(f"{selection.covariance}, K={selection.n_components}: 50 % and 95 % of each")
+    right.legend(loc="upper left", frameon=False, fontsize="small")
     figure.savefig(arguments.output, dpi=110)
     print(f"picture: {arguments.output}")
 

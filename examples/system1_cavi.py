@@ -14,8 +14,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _pictures import DARK, LIGHT, new_figure
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 import jaxgmm
@@ -47,9 +47,9 @@ def cluster_means(x: jax.Array, labels: np.ndarray) -> jax.Array:
 def bound_at_start(x: jax.Array, start: jaxgmm.Prior, prior: jaxgmm.Prior) -> float:
     """The bound before the first sweep, with uniform q(z)."""
     uniform = jnp.full((x.shape[0], K), 1 / K, x.dtype)
-    stats = jaxgmm.responsibility_stats(x, uniform, structure=prior.components.structure)
-    penalty = jaxgmm.kl_divergence(start, prior)
-    return float(jaxgmm.bound(stats, jaxgmm.expected_potentials(start), penalty))
+    stats = jaxgmm.stats.from_responsibilities(x, uniform, structure=prior.components.structure)
+    penalty = jaxgmm.views.kl_divergence(start, prior)
+    return float(jaxgmm.bound(stats, jaxgmm.views.Expectation().potentials(start), penalty))
 
 
 def fit(x: jax.Array, start: jaxgmm.Prior, prior: jaxgmm.Prior) -> jaxgmm.Result:
@@ -95,8 +95,8 @@ def report(result: jaxgmm.Result, trace: np.ndarray, published: np.ndarray) -> N
 
 def draw_trace(ax: Axes, trace: np.ndarray, published: np.ndarray) -> None:
     """The bound against the sweep, over the published one."""
-    ax.plot(published, "o", color=LIGHT, markersize=9, label="published")
-    ax.plot(trace, ".-", color=DARK, linewidth=1.2, label="this run")
+    ax.plot(published, "o", color="skyblue", markersize=9, label="published")
+    ax.plot(trace, ".-", color="black", linewidth=1.2, label="this run")
     ax.set(title="Bound", xlabel="sweep (0 is the start)", ylabel="ELBO (nats)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(loc="lower right")
@@ -106,7 +106,7 @@ def picture(
     x: jax.Array, state: jaxgmm.State, trace: np.ndarray, published: np.ndarray, output: Path
 ) -> None:
     """Clusters with the predictive density, and the trace."""
-    figure = new_figure(11, 4.8)
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     state = jaxgmm.order_components(state)
     jaxgmm.plot.points(state, x, ax=left)

@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _pictures import new_figure
+from matplotlib.figure import Figure
 
 import jaxgmm
 import jaxgmm.plot
@@ -80,7 +80,7 @@ def row(name: str, result: jaxgmm.Result) -> str:
 def log_likelihood_of_truth(x: jax.Array) -> float:
     """Of the parameters that the points were drawn with: below any good fit."""
     truth = maximum_likelihood().init(
-        jax.random.key(0), x, parameters=(WEIGHTS, MEANS, COVARIANCES)
+        jax.random.key(0), x, {"parameters": (WEIGHTS, MEANS, COVARIANCES)}
     )
     return float(jaxgmm.elbo(truth, x))
 
@@ -115,7 +115,7 @@ def print_traps(x: jax.Array, result: jaxgmm.Result) -> None:
     best, lone = result.best, with_a_lone_point(x)
     objective = np.asarray(result.states.objective)
     far = jaxgmm.log_prob(best, jnp.asarray([[1e4, -1e4]], jnp.float32))[0]
-    hard = jaxgmm.label_stats(x, jaxgmm.predict(best, x), K).entropy
+    hard = jaxgmm.stats.from_labels(x, jaxgmm.predict(best, x), K).entropy
     collapsed = jaxgmm.Status(int(lone.states.status[9]))
     going_on = sum(n for status, n in lone.statuses().items() if not status.failed)
     print("the published program ...              here:")
@@ -138,7 +138,7 @@ def print_traps(x: jax.Array, result: jaxgmm.Result) -> None:
 
 def picture(x: jax.Array, result: jaxgmm.Result, output: Path) -> None:
     """Points by their most probable component, and how the lanes went."""
-    figure = new_figure(11, 4.8)
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     best = jaxgmm.order_components(result.best)
     jaxgmm.plot.points(best, x, ax=left)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _pictures import new_figure
+from matplotlib.figure import Figure
 
 import jaxgmm
 import jaxgmm.plot
@@ -49,7 +49,7 @@ def refusal(x: jax.Array) -> str:
     """What the library says to the published parameters."""
     algorithm = jaxgmm.em(jaxgmm.flat_prior(K, 2))
     try:
-        algorithm.init(jax.random.key(0), x, parameters=(WEIGHTS, MEANS, PUBLISHED))
+        algorithm.init(jax.random.key(0), x, {"parameters": (WEIGHTS, MEANS, PUBLISHED)})
     except ValueError as error:
         return str(error)
     raise AssertionError("an asymmetric covariance was accepted")
@@ -113,17 +113,17 @@ def report(result: jaxgmm.Result, seconds: float, em: jaxgmm.Result) -> None:
 
 
 def picture(x: jax.Array, result: jaxgmm.Result, em: jaxgmm.Result, output: Path) -> None:
-    """Contours of the density over the points, the means marked, and how the lanes went."""
-    figure = new_figure(11, 4.8)
+    """Points, components and density, EM's means marked, and how the lanes went."""
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     adam = jaxgmm.order_components(result.best)
     jaxgmm.plot.points(adam, x, ax=left)
     jaxgmm.plot.ellipses(adam, ax=left)
     jaxgmm.plot.density(adam, ax=left)
     means = np.asarray(jaxgmm.mixture(em.best).means)
-    left.plot(*means.T, "ko", markersize=16, fillstyle="none", zorder=6, label="means, EM")
+    rings = left.plot(*means.T, "ko", markersize=16, fillstyle="none", zorder=6, label="means, EM")
     left.set_title("Adam's mixture, 50 % and 95 % of each component")
-    left.legend(fontsize="small", loc="upper left")
+    left.legend(handles=rings, loc="upper left", frameon=False)
     jaxgmm.plot.traces(result, right, first=10)
     right.axhline(float(em.best.objective), color="black", linestyle=":", zorder=0)
     right.set(title="Adam from random starts; dotted: EM", ylabel="log-likelihood (nats)")

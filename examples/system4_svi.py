@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _pictures import COLOURS, new_figure
 from jax import Array
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpyro.distributions import Dirichlet, Gamma, Normal
 
 import jaxgmm
@@ -87,9 +87,9 @@ def bound(guide: Guide, key: Array, x: Array) -> Array:
     keys = jax.random.split(key, 3)
     mean, sigma, pi = means.sample(keys[0]), deviations.sample(keys[1]), weights.sample(keys[2])
     const = jnp.log(pi) - jnp.log(sigma) - 0.5 * jnp.log(2 * jnp.pi)
-    potentials = jaxgmm.Potentials(const, mean[:, None], 1 / sigma, "spherical")
+    potentials = jaxgmm.stats.Potentials(const, mean[:, None], 1 / sigma, "spherical")
     entropy = jnp.sum(means.entropy()) + jnp.sum(deviations.entropy()) + weights.entropy()
-    return jaxgmm.log_evidence(x, potentials) + entropy
+    return jaxgmm.stats.log_evidence(x, potentials) + entropy
 
 
 @functools.partial(jax.jit, static_argnames="steps")
@@ -133,11 +133,12 @@ def posteriors(left: Axes, right: Axes, state: jaxgmm.State) -> None:
     """Histograms of the means' and the standard deviations' posteriors."""
     draws = jaxgmm.sample_posterior(jax.random.key(1), state, 4000)
     for k in range(K):
-        style = {"bins": 50, "density": True, "alpha": 0.6, "color": COLOURS[k]}
+        colour = jaxgmm.plot.style(k).colour
+        style = {"bins": 50, "density": True, "alpha": 0.6, "color": colour}
         left.hist(np.asarray(draws.means)[:, k, 0], **style, label=f"component {k}")
         right.hist(np.sqrt(np.asarray(draws.covariances)[:, k, 0, 0]), **style)
-        left.axvline(MEANS[k], color=COLOURS[k], linestyle=":")
-        right.axvline(DEVIATIONS[k], color=COLOURS[k], linestyle=":")
+        left.axvline(MEANS[k], color=colour, linestyle=":")
+        right.axvline(DEVIATIONS[k], color=colour, linestyle=":")
     left.set(title="Posterior of the means; dotted: truth", xlabel=r"$\mu$", yticks=[])
     right.set(title="Posterior of the standard deviations", xlabel=r"$\sigma$", yticks=[])
     left.legend(fontsize="small")
@@ -162,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     deviations = np.asarray(own.distributions()[1].mean)
     report("published q", np.asarray(guides.loc), best, deviations, bounds)
 
-    figure = new_figure(14, 4.6)
+    figure = Figure(figsize=(14, 4.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     state = jaxgmm.order_components(result.best)
     jaxgmm.plot.histogram(state, x, ax=left, bins=40, names=["$x$"])

@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _pictures import COLOURS, DARK, new_figure
 from jax import Array
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 import jaxgmm
 import jaxgmm.plot
@@ -98,12 +98,12 @@ def report(x: Array, result: jaxgmm.Result, seconds: float) -> None:
 
 
 def density(ax: Axes, x: Array, state: jaxgmm.State) -> None:
-    """The predictive density on a grid, over the points."""
+    """The predictive density, the points and the components."""
     state = jaxgmm.order_components(state)
     jaxgmm.plot.points(state, x, ax=ax)
     jaxgmm.plot.ellipses(state, ax=ax)
     jaxgmm.plot.density(state, ax=ax)
-    ax.set_title("Predictive density, 50 % and 95 % of each component")
+    ax.set_title("Predictive density, 50 % and 95 % of each")
 
 
 def posteriors(middle: Axes, right: Axes, state: jaxgmm.State) -> None:
@@ -117,14 +117,14 @@ def posteriors(middle: Axes, right: Axes, state: jaxgmm.State) -> None:
             bins=50,
             density=True,
             alpha=0.6,
-            color=COLOURS[d],
+            color=jaxgmm.plot.style(d).colour,
             label=rf"$\sigma_{d + 1}$",
         )
     middle.set(title="Standard deviations of the lowest cluster", xlabel=r"$\sigma$", yticks=[])
     middle.legend()
     means = np.asarray(draws.means)[:, k]
-    right.scatter(*means.T, s=4, c=COLOURS[0], alpha=0.3, linewidths=0)
-    right.plot(*PUBLISHED[0], "+", color=DARK, markersize=14, label="published loc")
+    right.scatter(*means.T, s=4, c=jaxgmm.plot.style(0).colour, alpha=0.3, linewidths=0)
+    right.plot(*PUBLISHED[0], "k+", markersize=14, label="published loc")
     right.set(title="Its means", xlabel=r"$\mu_1$", ylabel=r"$\mu_2$")
     right.set_aspect("equal")
     right.legend(fontsize="small")
@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     began = time.perf_counter()
     result = fit(x, arguments.epochs)
     report(x, result, time.perf_counter() - began)
-    figure = new_figure(15, 5)
+    figure = Figure(figsize=(15, 5), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     density(left, x, result.best)
     posteriors(middle, right, result.best)

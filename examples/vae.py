@@ -3,7 +3,7 @@
 The encoder maps each of scikit-learn's 1797 digits, 8 x 8 pixels of 17 levels, to a Gaussian over a
 few latent features, and the decoder those to the pixels' binomial distributions. The evidence
 lower bound, ``E_q[log p(x | z) + log p(z) - log q(z | x)]``, needs of its prior nothing but the log
-density of draws, and of a mixture `jaxgmm.log_evidence` gives it, with its gradient in the draws
+density of draws. For a mixture `jaxgmm.stats.log_evidence` gives it, with its gradient in the draws
 and in the mixture's potentials. The same network with a standard normal prior is trained beside
 it, and both are judged on digits that neither has seen.
 
@@ -20,11 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _pictures import COLOURS, DARK, new_figure
 from jax import Array
+from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 
 import jaxgmm
+import jaxgmm.plot
 
 LEVELS = 16  # of a pixel, beside 0
 LATENT, HIDDEN, K = 8, 256, 20
@@ -39,11 +40,11 @@ class Gaussians(NamedTuple):
     mean: Array
     log_sd: Array
 
-    def potentials(self) -> jaxgmm.Potentials:
+    def potentials(self) -> jaxgmm.stats.Potentials:
         """``log pi_k + log Normal(z | mean_k, sd_k^2)`` as the library takes it."""
         constant = 0.5 * self.mean.shape[-1] * jnp.log(2 * jnp.pi)
         const = jax.nn.log_softmax(self.logits) - jnp.sum(self.log_sd, axis=-1) - constant
-        return jaxgmm.Potentials(const, self.mean, jnp.exp(-self.log_sd), "diag")
+        return jaxgmm.stats.Potentials(const, self.mean, jnp.exp(-self.log_sd), "diag")
 
 
 class Model(NamedTuple):
@@ -105,7 +106,7 @@ def log_likelihood(model: Model, x: Array, z: Array) -> Array:
 def loss(model: Model, key: Array, x: Array) -> Array:
     """Minus the evidence lower bound per image, by one draw."""
     z, log_q = draw(key, model, x)
-    log_prior = jaxgmm.log_evidence(z, model.prior.potentials())
+    log_prior = jaxgmm.stats.log_evidence(z, model.prior.potentials())
     return -(jnp.sum(log_likelihood(model, x, z) - log_q) + log_prior) / len(x)
 
 
@@ -117,7 +118,7 @@ def bounds(key: Array, model: Model, x: Array) -> tuple[Array, Array]:
     """
     potentials = model.prior.potentials()
     # one row's log density at a time, for many draws of all the rows
-    log_density = jax.vmap(lambda z: jaxgmm.log_evidence(z[None], potentials))
+    log_density = jax.vmap(lambda z: jaxgmm.stats.log_evidence(z[None], potentials))
 
     def one(key: Array) -> Array:
         z, log_q = draw(key, model, x)
@@ -193,17 +194,18 @@ def picture(model: Model, found: np.ndarray, output: Path) -> None:
     pixels = np.asarray(jax.nn.sigmoid(network(model.decoder, z)))
     sheet = pixels.reshape(len(order), per_row, 8, 8).transpose(0, 2, 1, 3)
     sheet = np.pad(sheet, ((0, 0), (0, 1), (0, 0), (0, 1))).reshape(len(order) * 9, per_row * 9)
-    figure = new_figure(12, 6.5)
+    figure = Figure(figsize=(12, 6.5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     left.imshow(sheet, cmap="gray_r", interpolation="nearest", aspect="auto")
     left.set(xticks=[], yticks=[], title="Draws from the prior, a component in each row")
     left.set_ylabel("components, by weight")
     for seed, pair in enumerate(found):
-        label = f"seed {seed}"
-        right.plot([0, 1], pair, "o-", color=COLOURS[seed % len(COLOURS)], label=label)
+        colour, marker, line = jaxgmm.plot.style(seed)
+        look = {"color": colour, "marker": marker, "linestyle": line}
+        right.plot([0, 1], pair, **look, label=f"seed {seed}")
     right.set(xticks=[0, 1], xticklabels=["standard normal", "mixture"], xlim=(-0.3, 1.3))
     right.set(title="Bound on digits held out", ylabel="nats per image")
-    right.grid(color=DARK, alpha=0.15)
+    right.grid(alpha=0.3)
     right.legend()
     figure.savefig(output, dpi=110)
 

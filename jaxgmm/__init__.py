@@ -1,5 +1,11 @@
 """Gaussian mixture inference in JAX: EM, CAVI and SVI over hundreds of restarts at once."""
 
+import sys as _sys
+import warnings as _warnings
+from operator import attrgetter as _attrgetter
+from typing import Any as _Any
+
+from jaxgmm import algebra, stats, views
 from jaxgmm._algorithms.annealed import Annealed, annealed
 from jaxgmm._algorithms.base import Algorithm
 from jaxgmm._algorithms.cavi import CAVI, cavi
@@ -8,10 +14,8 @@ from jaxgmm._algorithms.fixed_point import fixed_point
 from jaxgmm._algorithms.natural import NaturalGradient, NaturalSVI, natural_gradient
 from jaxgmm._algorithms.squarem import Squarem, squarem
 from jaxgmm._algorithms.svi import SVI, svi
-from jaxgmm._estep.assigned import label_stats, responsibility_stats
-from jaxgmm._estep.estep import estep, log_evidence
-from jaxgmm._estep.potentials import Potentials, expected_log_joint
-from jaxgmm._estep.stats import Stats, empty_stats, merge, scale_stats
+from jaxgmm._estep.data import Rows
+from jaxgmm._estep.estep import estep
 from jaxgmm._export.arviz import to_arviz
 from jaxgmm._export.files import load, save
 from jaxgmm._fit.fit import fit
@@ -22,53 +26,31 @@ from jaxgmm._fit.selection import Selection
 from jaxgmm._lane.degenerate import is_degenerate
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import Status
-from jaxgmm._mixture.algebra import affine, condition, marginal, merge_components, product, regress
-from jaxgmm._mixture.density import (
-    aic,
-    bic,
-    icl,
-    log_prob,
-    mixture,
-    predict,
-    responsibilities,
-    sample,
-    sample_posterior,
-)
-from jaxgmm._mixture.draws import (
-    Interval,
-    cdf,
-    credible_intervals,
+from jaxgmm._mixture.criteria import aic, bic, icl
+from jaxgmm._mixture.density import log_prob, predict, responsibilities
+from jaxgmm._mixture.draws import Interval, credible_intervals, sample, sample_posterior
+from jaxgmm._mixture.evidence import elbo, prior_gradient, sampled_elbo
+from jaxgmm._mixture.labels import align, order_components
+from jaxgmm._mixture.mixture import Mixture, mixture
+from jaxgmm._mixture.quantiles import cdf, quantile
+from jaxgmm._mixture.sampled import (
     outlier_scores,
-    quantile,
     sampled_entropy,
     sampled_kl,
     sampled_log_prob,
 )
-from jaxgmm._mixture.evidence import elbo, prior_gradient, sampled_elbo
-from jaxgmm._mixture.labels import align, order_components
-from jaxgmm._mixture.mixture import Mixture, Moments, moments
-from jaxgmm._model.families import (
-    Dirichlet,
-    FixedWeights,
-    IndependentNormalGamma,
-    KnownCovariance,
-    NormalGamma,
-    NormalWishart,
-    SphericalNormalGamma,
-    StickBreaking,
-    TiedNormalWishart,
-    expected_log_weights,
-)
-from jaxgmm._model.prior import Prior, default_prior, flat_prior, interpolate, update
-from jaxgmm._model.views import (
-    bound,
-    expected_potentials,
-    gaussian_cross_entropy,
-    kl_divergence,
-    log_prior,
-    mode_potentials,
-    sampled_potentials,
-)
+from jaxgmm._model.bounds import bound
+from jaxgmm._model.components.independent_normal_gamma import IndependentNormalGamma
+from jaxgmm._model.components.known_covariance import KnownCovariance
+from jaxgmm._model.components.normal_gamma import NormalGamma
+from jaxgmm._model.components.normal_wishart import NormalWishart
+from jaxgmm._model.components.spherical_normal_gamma import SphericalNormalGamma
+from jaxgmm._model.components.tied_normal_wishart import TiedNormalWishart
+from jaxgmm._model.defaults import default_prior, flat_prior
+from jaxgmm._model.prior import Prior, update
+from jaxgmm._model.weights.dirichlet import Dirichlet
+from jaxgmm._model.weights.fixed_weights import FixedWeights
+from jaxgmm._model.weights.stick_breaking import StickBreaking
 
 __version__ = "0.1.0"
 
@@ -84,69 +66,48 @@ __all__ = [
     "Interval",
     "KnownCovariance",
     "Mixture",
-    "Moments",
     "NaturalGradient",
     "NaturalSVI",
     "NormalGamma",
     "NormalWishart",
-    "Potentials",
     "Prior",
     "Result",
+    "Rows",
     "Selection",
     "SphericalNormalGamma",
     "Squarem",
     "State",
-    "Stats",
     "Status",
     "StickBreaking",
     "TiedNormalWishart",
-    "affine",
     "aic",
+    "algebra",
     "align",
     "annealed",
     "bic",
     "bound",
     "cavi",
     "cdf",
-    "condition",
     "credible_intervals",
     "default_prior",
     "elbo",
     "em",
-    "empty_stats",
     "estep",
-    "expected_log_joint",
-    "expected_log_weights",
-    "expected_potentials",
     "fit",
     "fixed_point",
     "flat_prior",
-    "gaussian_cross_entropy",
     "icl",
-    "interpolate",
     "is_degenerate",
-    "kl_divergence",
-    "label_stats",
     "load",
-    "log_evidence",
-    "log_prior",
     "log_prob",
-    "marginal",
-    "merge",
-    "merge_components",
     "mixture",
-    "mode_potentials",
-    "moments",
     "natural_gradient",
     "order_components",
     "outlier_scores",
     "predict",
     "prior_gradient",
-    "product",
     "quantile",
-    "regress",
     "responsibilities",
-    "responsibility_stats",
     "run",
     "sample",
     "sample_posterior",
@@ -154,12 +115,39 @@ __all__ = [
     "sampled_entropy",
     "sampled_kl",
     "sampled_log_prob",
-    "sampled_potentials",
     "save",
-    "scale_stats",
     "select",
     "squarem",
+    "stats",
     "svi",
     "to_arviz",
     "update",
+    "views",
 ]
+
+# Flat names of version 0.1 that have moved, for one version more.
+_MOVED = {
+    **{name: f"algebra.{name}" for name in algebra.__all__},
+    **{name: f"stats.{name}" for name in stats.__all__},
+    **{name: f"views.{name}" for name in views.__all__ if name[0].islower()},
+    "empty_stats": "stats.empty",
+    "scale_stats": "stats.scale",
+    "label_stats": "stats.from_labels",
+    "responsibility_stats": "stats.from_responsibilities",
+}
+_GONE = {
+    "mode_potentials": "views.Mode(reg_covar).potentials(q)",
+    "expected_potentials": "views.Expectation().potentials(q)",
+    "log_prior": "-views.Mode(reg_covar).penalty(q, prior)",
+}
+
+
+def __getattr__(name: str) -> _Any:
+    if name in _MOVED:
+        new = _MOVED[name]
+        _warnings.warn(
+            f"jaxgmm.{name} has moved: use jaxgmm.{new}.", DeprecationWarning, stacklevel=2
+        )
+        return _attrgetter(new)(_sys.modules[__name__])
+    hint = f"; use jaxgmm.{_GONE[name]}" if name in _GONE else ""
+    raise AttributeError(f"module 'jaxgmm' has no attribute {name!r}{hint}")

@@ -8,9 +8,10 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # The suite compiles for most of its time, and runs what it compiled once or twice: so it compiles
 # with few optimisations, here and below. XLA_FLAGS= turns this one off. The examples, which it runs
@@ -57,56 +58,15 @@ class Tolerance(NamedTuple):
 
 
 TOLERANCE = {"float32": Tolerance(2e-5, 2e-3), "float64": Tolerance(1e-11, 1e-8)}
+DTYPES = tuple(TOLERANCE)
 
 
-# Rows of the contract table that run by default, besides those of every algorithm with full
-# covariances in float64: every family and every kind of weights is in one. The others are marked
-# slow, since compiling all their programs takes hours of a core.
-DEFAULT_ROWS = {
-    ("float64", "cavi", "known", "dirichlet"),
-    ("float64", "cavi", "tied", "dirichlet process"),
-    ("float64", "cavi", "independent diag", "pitman-yor"),
-    ("float64", "map", "diag", "fixed"),
-    ("float64", "em", "independent spherical", "dirichlet process"),
-    ("float64", "natural expectation", "spherical", "sparse"),
-    ("float64", "natural mode", "known", "fixed"),
-    ("float64", "svi expectation", "independent spherical", "sparse"),
-    ("float64", "svi mode", "tied", "fixed"),
-    ("float64", "svi landing", "diag", "pitman-yor"),
-    ("float32", "map", "full", "dirichlet"),
-    ("float32", "cavi", "full", "dirichlet"),
-}
-# Models of the other tests that go through all of them
-DEFAULT_MODELS = {
-    ("full", "dirichlet"),
-    ("diag", "pitman-yor"),
-    ("tied", "fixed"),
-    ("independent spherical", "dirichlet"),
-}
-
-
-def is_slow(item: pytest.Item) -> bool:
-    parameters = getattr(item, "callspec", None)
-    if parameters is None:
-        return False
-    values = parameters.params
-    if item.path.name == "test_contract.py":
-        if "kind" not in values:  # compiles every algorithm
-            return (values["family"], values["weights"]) != ("known", "dirichlet")
-        row = (values.get("dtype", "float64"), *(values[n] for n in ("kind", "family", "weights")))
-        if item.name.startswith("test_lanes_equal") and row[1] in ("svi landing", "svi mode"):
-            return True  # two of four whose long programs differ little
-        every_kind = row[::2] == ("float64", "full") and row[3] == "dirichlet"
-        return not every_kind and row not in DEFAULT_ROWS
-    if item.path.name == "test_evidence.py" and "family" in values:
-        return (values["family"], values.get("weights", "dirichlet")) not in DEFAULT_MODELS
-    if item.path.name == "test_lowering.py":
-        return values.get("covariance") == "known" and values.get("name") != "cavi"
-    if item.path.name == "test_estep.py":
-        return values.get("dtype") == "float32" and "tied" in values.values()
-    if item.path.name == "test_squarem.py" and "family" in values:
-        return values.get("dtype") == "float32" or values["family"] not in ("tied", "known")
-    return False
+def parametrize(
+    names: Sequence[str], rows: Iterable[Sequence[Any]], slow: Callable[..., bool]
+) -> pytest.MarkDecorator:
+    """`pytest.mark.parametrize` that marks slow the rows of which ``slow(*row)`` says so."""
+    marked = [pytest.param(*row, marks=pytest.mark.slow if slow(*row) else ()) for row in rows]
+    return pytest.mark.parametrize(names, marked)
 
 
 # Rows of one program: they differ in the numbers of the prior only
@@ -125,13 +85,10 @@ def program_of(item: pytest.Item) -> tuple[str, ...]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if is_slow(item):
-            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: (str(item.path), program_of(item)))
 
 
-@pytest.fixture(params=["float32", "float64"])
+@pytest.fixture(params=DTYPES)
 def dtype(request: pytest.FixtureRequest) -> str:
     return request.param
 

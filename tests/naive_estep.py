@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
-from jaxgmm import Potentials, Stats
+from jaxgmm.stats import Potentials, Stats
 
 N, D, K = 203, 3, 4
 

@@ -35,8 +35,8 @@ def nothing_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("init_on", "step_on"):
         monkeypatch.setattr(jaxgmm.Algorithm, name, traced)
-    for name in ("_fit._random_posteriors", "_fit._given_lanes", "_driver._advance"):
-        monkeypatch.setattr(f"jaxgmm.{name}", traced)
+    for name in ("launch._labels", "launch.random_lanes", "launch._given_lanes", "driver._advance"):
+        monkeypatch.setattr(f"jaxgmm._fit.{name}", traced)
 
 
 def fit(rows: Any = x, algorithm: Any = em, *args: Any, **kwargs: Any) -> Any:
@@ -88,8 +88,8 @@ OPTIONS = {
         {"init": "kmeans"},
         r"'kmeans' is not known.*'k-means\+\+', .*'random_points'",
     ),
-    "init of a number": ({"init": 3}, "a start must be one of"),
-    "init of an unknown name": ({"init": {"centres": x[:3]}}, r"means=.*posterior="),
+    "init of a number": ({"init": 3}, "init must be one of"),
+    "init of an unknown name": ({"init": {"centres": x[:3]}}, "'means'.*'posterior'"),
     "init of two": ({"init": {"means": x[:3], "labels": jnp.zeros(40, int)}}, "exactly one"),
     "weights' shape": ({"sample_weight": jnp.ones(39)}, r"shape \(40,\).*\(39,\)"),
     "negative weights": (
@@ -163,7 +163,7 @@ def test_starts(case: str):
     with pytest.raises(ValueError, match=message):
         fit(init=given)
     with pytest.raises(ValueError, match=message):
-        em.init(KEY, x, **given)
+        em.init(KEY, x, given)
 
 
 def components(**changes: Any) -> Prior:
@@ -270,7 +270,7 @@ def test_states_of_another_number_of_lanes():
 def _state() -> jaxgmm.State:
     from jaxgmm._lane.state import initial_state
 
-    return initial_state(em.prior, em.prior, "mode")
+    return initial_state(em.prior, em.prior, jaxgmm.views.Mode())
 
 
 AFTER = {

@@ -1,6 +1,9 @@
-"""What every algorithm is: a pytree with ``init`` and ``step``, and one function of its own."""
+"""One iteration, written once: expect, maximise, judge.
 
-from collections.abc import Mapping
+What an algorithm is besides is a view, and what it does with the statistics.
+"""
+
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -9,94 +12,127 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from jaxgmm._estep.estep import Data, prepare
-from jaxgmm._lane.starts import check_start, initial_posterior
+from jaxgmm._algorithms.monitor import Monitor, Rising, rounding
+from jaxgmm._estep.data import Data, Rows, as_rows, check_rows, prepare
+from jaxgmm._estep.estep import estep_on
+from jaxgmm._estep.passes.common import Path
+from jaxgmm._estep.stats import Stats
+from jaxgmm._lane.given import Checked, check_start, initial_posterior
 from jaxgmm._lane.state import State, initial_state
 from jaxgmm._lane.status import Status
-from jaxgmm._model.prior import Prior
-from jaxgmm._numerics.checks import check_model, check_samples, check_weights
+from jaxgmm._model.bounds import bound
+from jaxgmm._model.checks import check_model
+from jaxgmm._model.prior import Prior, sort_by_mass
+from jaxgmm._model.views import View
 from jaxgmm._numerics.pytree import all_finite, replace
-
-# Iterations over which a change below the objective's last place is judged.
-_WINDOW = 16
 
 
 class Algorithm:
     """Base of `EM`, `CAVI` and `SVI`.
 
-    An algorithm is a pytree: prior, step sizes and schedules' numbers are leaves, so that changing
-    one never recompiles; only the kind of algorithm is static. A subclass has a ``prior`` and
-    ``advance``, which is one view and one update, and nothing else.
+    An algorithm is a pytree. Its prior, its step sizes and the numbers of its schedules are
+    leaves, so that a change of them compiles nothing. Only the kind of algorithm is static. A
+    subclass has a ``prior`` and a ``view``. This class does coordinate ascent; a subclass replaces
+    `expect`, `maximise` or, for gradient steps, all of `advance`.
     """
 
     prior: Prior
+    view: Any
     name: ClassVar[str]
-    view: str  # "mode" or "expectation", as in `State`
+    # the pass of the E-step
+    path: ClassVar[Path] = "auto"
 
     @property
     def monotone(self) -> bool | Array:
         """Whether the objective can never go down, so that a decrease is an error."""
         return True
 
+    @property
+    def ascends(self) -> bool:
+        """Whether an iteration depends on the posterior only, and cannot lower its bound.
+
+        Only such algorithms can race, try moves, be wrapped, and be used by `select`.
+        """
+        return False
+
+    @property
+    def races(self) -> bool:
+        """Whether the objectives of running lanes tell which lanes to drop."""
+        return self.ascends
+
+    @property
+    def monitor(self) -> Monitor:
+        """The rule that decides whether a lane has converged."""
+        return Rising()
+
+    @property
+    def core(self) -> "Algorithm":
+        """The algorithm inside all wrappers."""
+        return self
+
+    def with_prior(self, prior: Prior) -> Any:
+        """The same algorithm for another prior."""
+        return replace(self, prior=prior)
+
+    # --- starts -------------------------------------------------------------------------------
+
     def init(
         self,
         key: Array,
-        x: ArrayLike,
-        start: str | Mapping[str, Any] | State = "k-means++",
+        x: ArrayLike | Rows,
+        init: str | Callable[..., Array] | Mapping[str, Any] | State = "k-means++",
         *,
         sample_weight: ArrayLike | None = None,
-        **given: Any,
     ) -> State:
         """The state at a start point.
 
         Args:
             key: PRNG key.
             x: samples, ``(N, D)``.
-            start: ``"k-means++"``, ``"k-means||"`` (a few passes over all the rows, where k-means++
-                looks at some 4,096 of them), ``"k-means"`` (k-means++, then Lloyd's iterations),
-                ``"random_points"``, ``"mixed"`` (k-means++ or random points, by a coin),
-                ``"random_responsibilities"``; or a `State` of any algorithm,
-                to go on from; or give exactly one of ``responsibilities=``
-                (N, K), ``labels=`` (N,), ``means=`` (K, D), ``parameters=`` (weights, means,
-                covariances), ``posterior=``, ``state=``.
+            init: ``"k-means++"``, ``"k-means||"`` (a few passes over all rows; k-means++ looks at
+                about 4,096 rows), ``"k-means"`` (k-means++, then Lloyd's iterations),
+                ``"random_points"``, ``"mixed"`` (lanes take turns between k-means++ and random
+                points; a single lane takes k-means++), ``"random_responsibilities"``; a function
+                ``(key, rows, n_components) -> points (K, D)``; a `State` of any algorithm, to go on
+                from; or a mapping with exactly one of ``"responsibilities"`` (N, K), ``"labels"``
+                (N,), ``"means"`` (K, D), ``"parameters"`` (weights, means, covariances),
+                ``"posterior"``, ``"state"``.
             sample_weight: non-negative, ``(N,)``.
 
         Returns:
-            A `State` with objective -inf: the first `step` gives it its value.
+            A `State` whose objective is -inf until the first `step`.
 
         Raises:
             ValueError: for bad samples, weights or start points.
         """
-        x = check_samples(x)
-        check_model(self.prior, x)
-        checked = check_start(given or start, self.prior, x.shape[0])
+        rows = check_rows(x, sample_weight)
+        check_model(self.prior, rows.x)
+        checked = check_start(init, self.prior, rows.n_samples)
         lane_key, shared_key = jax.random.split(key)
-        data = prepare(x, check_weights(sample_weight, x))
-        return self.init_on(lane_key, shared_key, data, checked)
+        return self.init_on(lane_key, shared_key, prepare(rows), checked)
 
-    def init_on(
-        self, key: Array, shared_key: Array, data: Data, start: str | dict[str, Any]
-    ) -> State:
-        """`init` on prepared data and a checked start; lanes of one fit share ``shared_key``."""
+    def init_on(self, key: Array, shared_key: Array, data: Data, start: Checked) -> State:
+        """`init` with prepared data and a checked start; lanes of a fit share ``shared_key``."""
         start_key, memory_key = jax.random.split(key)
-        q = initial_posterior(
-            start_key,
-            data,
-            self.prior,
-            start,
-            mode=self.view == "mode",
-            reg_covar=getattr(self, "reg_covar", 0.0),
-        )
+        q = initial_posterior(start_key, data, self.prior, start, self.view)
         return self.begin(memory_key, shared_key, q, data)
 
     def begin(self, key: Array, shared_key: Array, posterior: Prior, data: Data) -> State:
         """The state before the first iteration, at the given posterior."""
-        return initial_state(self.prior, posterior, self.view, memory=no_objective(self.prior))
+        record = self.monitor.begin(self.prior.dtype)
+        memory = self.remember(key, shared_key, posterior)
+        return initial_state(self.prior, posterior, self.view.of_state, record, memory)
+
+    def remember(self, key: Array, shared_key: Array, posterior: Prior) -> Any:
+        """The memory before the first iteration."""
+        return ()
+
+    # --- one iteration ------------------------------------------------------------------------
 
     def step(
         self,
         state: State,
-        x: Float[Array, "N D"],
+        x: Float[Array, "N D"] | Rows,
         *,
         sample_weight: Float[Array, " N"] | None = None,
     ) -> State:
@@ -104,54 +140,80 @@ class Algorithm:
 
         A step that fails returns the old state with the status that says why.
         """
-        data = prepare(x, sample_weight)
+        data = prepare(as_rows(x, sample_weight))
         batch = self.batch(data, state.memory, state.n_iter)
-        return self.step_on(state, batch, jnp.zeros((), x.dtype))
+        return self.step_on(state, batch, jnp.zeros((), data.x.dtype))
 
     def step_on(self, state: State, data: Data, tol: Array) -> State:
         """`step` on prepared data, judged with a tolerance."""
-        new = self.advance(state, data)
-        new = self.observe(state, replace(new, n_iter=state.n_iter + 1), data, tol)
-        status = self.judge(state, new, data, tol)
+        new = replace(self.advance(state, data), n_iter=state.n_iter + 1)
+        allowed = tol * data.total
+        record, objective = self.monitor.observe(state.record, new.objective, new.n_iter, allowed)
+        new = replace(new, record=record, objective=objective)
+        status = self.judge(state, new, allowed)
         failed = (status == Status.NONFINITE) | (status == Status.COLLAPSED)
         failed = failed | (status == Status.DECREASED)
         kept = jax.tree.map(lambda a, b: jnp.where(failed, a, b), state, new)
         return replace(kept, status=status, n_iter=new.n_iter)
 
     def batch(self, data: Data, memory: Any, iteration: Array) -> Data:
-        """The rows that one iteration looks at; lanes look at those of the first lane."""
+        """The rows that one iteration uses; all lanes use the rows of the first lane."""
         return data
 
     def advance(self, state: State, data: Data) -> State:
-        """The new posterior and objective, neither judged nor counted."""
-        raise NotImplementedError
+        """The state with a new posterior and objective, before its status is set."""
+        return self.maximise(state, self.expect(state, data))
 
-    def observe(self, old: State, new: State, data: Data, tol: Array) -> State:
-        """What the algorithm remembers of an iteration's objective: that of a window ago."""
-        due = new.n_iter % _WINDOW == 0
-        return replace(new, memory=jnp.where(due, new.objective, new.memory))
+    def current(self, state: State) -> Prior:
+        """The posterior that an iteration starts from."""
+        return state.posterior
 
-    def settled(self, old: State, new: State, data: Data, tol: Array) -> Array:
-        """Whether the objective's change is within ``tol`` per sample, or within rounding.
+    def expect(self, state: State, data: Data, beta: Array | None = None) -> Stats:
+        """The statistics of the data under the view of the current posterior.
 
-        Where one unit in the objective's last place is more than the tolerance, as in float32 with
-        many samples, a single iteration cannot tell; then the change since up to sixteen iterations
-        ago must be within rounding, or within sixteen tolerances.
+        With ``beta`` the logits are multiplied by beta, which makes the responsibilities softer.
+        The statistics of batches, devices and hosts are merged by `jaxgmm.stats.merge` before
+        `maximise`.
         """
-        allowed, last_place = tol * data.total, rounding(new.objective, 1)
-        visible = allowed >= last_place
-        one = jnp.abs(new.objective - old.objective) <= allowed
-        due = new.n_iter % _WINDOW == 0
-        long = jnp.abs(new.objective - old.memory) <= _WINDOW * allowed + last_place
-        return jnp.where(visible, one, due & long) & (tol > 0)
+        potentials = self.view.potentials(self.current(state))
+        if beta is not None:
+            potentials = replace(
+                potentials, const=beta * potentials.const, factor=jnp.sqrt(beta) * potentials.factor
+            )
+        active = state.status == Status.RUNNING
+        return estep_on(data, potentials, active, path=self.path)
 
-    def judge(self, old: State, new: State, data: Data, tol: Array) -> Array:
-        """The status after an iteration; non-finite outranks all, and is never convergence."""
+    def maximise(self, state: State, stats: Stats) -> State:
+        """The state at the best posterior for the statistics, with its bound."""
+        stats, current = sort_by_mass(self.prior, stats, self.current(state))
+        q = self.view.update(self.prior, stats, current)
+        return replace(state, posterior=q, objective=self.bound(stats, q))
+
+    def bound(self, stats: Stats, q: Prior) -> Float[Array, ""]:
+        """The objective at a posterior, given the statistics behind it."""
+        return bound(stats, self.view.potentials(q), self.view.penalty(q, self.prior))
+
+    # --- how it ends --------------------------------------------------------------------------
+
+    def steady(self, state: State) -> bool | Array:
+        """Whether the next iteration counts for the decision about convergence."""
+        return True
+
+    def settled(self, old: State, new: State, allowed: Array) -> Array:
+        """Whether the monitor finds that a lane has converged."""
+        return self.monitor.settled(
+            old.record, new.record, old.objective, new.objective, new.n_iter, allowed
+        )
+
+    def judge(self, old: State, new: State, allowed: Array) -> Array:
+        """The status after an iteration; NONFINITE comes before every other status."""
         finite = all_finite(new.posterior)
         usable = jnp.isfinite(new.objective)
-        slack = 10 * tol * data.total + rounding(new.objective, 100)
-        decreased = jnp.asarray(self.monotone) & (new.objective < old.objective - slack)
-        status = jnp.where(self.settled(old, new, data, tol), Status.CONVERGED, Status.RUNNING)
+        steady = self.steady(old)
+        slack = 10 * allowed + rounding(new.objective, 100)
+        decreased = jnp.asarray(self.monotone) & (new.objective < old.objective - slack) & steady
+        settled = self.settled(old, new, allowed) & steady
+        status = jnp.where(settled, Status.CONVERGED, Status.RUNNING)
         status = jnp.where(decreased, Status.DECREASED, status)
         # finite parameters without a finite objective: a covariance that has no Cholesky factor
         status = jnp.where(usable, status, Status.COLLAPSED)
@@ -160,7 +222,10 @@ class Algorithm:
 
 
 class Wrapper(Algorithm):
-    """An algorithm around another, ``inner``, whose model and view are its own."""
+    """An algorithm around another, ``inner``, whose model, view and judgement are its own.
+
+    It wraps any algorithm that `Algorithm.ascends`, another wrapper included.
+    """
 
     inner: Any
 
@@ -169,19 +234,52 @@ class Wrapper(Algorithm):
         return self.inner.prior
 
     @property
-    def view(self) -> str:  # type: ignore[override]
+    def view(self) -> View:  # type: ignore[override]
         return self.inner.view
 
     @property
-    def reg_covar(self) -> Any:
-        return getattr(self.inner, "reg_covar", 0.0)
+    def monotone(self) -> bool | Array:
+        return self.inner.monotone
+
+    @property
+    def ascends(self) -> bool:
+        return self.inner.ascends
+
+    @property
+    def monitor(self) -> Monitor:
+        return self.inner.monitor
+
+    @property
+    def races(self) -> bool:
+        return self.inner.races
+
+    @property
+    def core(self) -> Algorithm:
+        return self.inner.core
+
+    def with_prior(self, prior: Prior) -> Any:
+        return replace(self, inner=self.inner.with_prior(prior))
+
+    def remember(self, key: Array, shared_key: Array, posterior: Prior) -> Any:
+        return self.inner.remember(key, shared_key, posterior)
+
+    def advance(self, state: State, data: Data) -> State:
+        return self.inner.advance(state, data)
+
+    def expect(self, state: State, data: Data, beta: Array | None = None) -> Stats:
+        return self.inner.expect(state, data, beta)
+
+    def maximise(self, state: State, stats: Stats) -> State:
+        return self.inner.maximise(state, stats)
+
+    def steady(self, state: State) -> bool | Array:
+        return self.inner.steady(state)
 
 
-def no_objective(prior: Prior) -> Array:
-    """The memory of `observe` before the first iteration."""
-    return jnp.asarray(-jnp.inf, prior.dtype)
-
-
-def rounding(objective: Array, units: int) -> Array:
-    """What rounding alone may change in an objective: so many units in its last place."""
-    return units * jnp.finfo(objective.dtype).eps * jnp.abs(objective)
+def check_ascends(wrapper: str, algorithm: Any) -> None:
+    """Refuse what is no algorithm that a wrapper can wrap."""
+    if not isinstance(algorithm, Algorithm) or not algorithm.ascends:
+        raise ValueError(
+            f"{wrapper} wraps the algorithms of jaxgmm.em and jaxgmm.cavi, plain or wrapped, but "
+            f"it was given a {type(algorithm).__name__}."
+        )

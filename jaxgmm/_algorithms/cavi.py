@@ -1,13 +1,10 @@
 """Coordinate-ascent variational inference: the expectation view, the conjugate update."""
 
 from jaxgmm._algorithms.base import Algorithm
-from jaxgmm._estep.estep import Data, estep_on
-from jaxgmm._lane.state import State
-from jaxgmm._lane.status import Status
-from jaxgmm._model.prior import Prior, sort_by_mass, update
-from jaxgmm._model.views import bound, expected_potentials, kl_divergence
-from jaxgmm._numerics.checks import check_prior, check_proper
-from jaxgmm._numerics.pytree import pytree, replace
+from jaxgmm._model.checks import check_prior, check_proper
+from jaxgmm._model.prior import Prior
+from jaxgmm._model.views import Expectation
+from jaxgmm._numerics.pytree import pytree
 
 
 @pytree
@@ -15,29 +12,22 @@ class CAVI(Algorithm):
     """See `cavi`."""
 
     prior: Prior
+    view: Expectation
 
     name = "CAVI"
-    view = "expectation"
-
-    def advance(self, state: State, data: Data) -> State:
-        active = state.status == Status.RUNNING
-        stats = estep_on(data, expected_potentials(state.posterior), active)
-        stats, current = sort_by_mass(self.prior, stats, state.posterior)
-        q = update(self.prior, stats, current)
-        objective = bound(stats, expected_potentials(q), kl_divergence(q, self.prior))
-        return replace(state, posterior=q, objective=objective)
+    ascends = True  # type: ignore[assignment]
 
 
 def cavi(prior: Prior) -> CAVI:
     """Mean-field variational inference ``q(z) q(pi, mu, Lambda)`` by coordinate ascent.
 
-    Bishop 2006, section 10.2: q(z) from the expected log weights (digammas) and the Gaussian
-    cross-entropy, then the conjugate update of everything else. The objective is the evidence
-    lower bound at the returned posterior and the responsibilities of that sweep, with every
-    constant; it never decreases, and for K = 1 it is the log evidence.
+    Bishop 2006, section 10.2. An iteration computes q(z) from the expected log weights (digammas)
+    and the Gaussian cross-entropy, and then updates the rest of q by conjugacy. The objective is
+    the evidence lower bound at the returned posterior and the responsibilities of that iteration,
+    with every constant. It never decreases, and for K = 1 it is the log evidence.
 
     Args:
-        prior: proper.
+        prior: a proper prior.
 
     Raises:
         ValueError: for a prior that is improper or whose leaves do not belong together.
@@ -52,4 +42,4 @@ def cavi(prior: Prior) -> CAVI:
     """
     prior = check_prior(prior)
     check_proper(prior, "CAVI")
-    return CAVI(prior)
+    return CAVI(prior, Expectation())

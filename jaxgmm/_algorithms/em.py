@@ -4,14 +4,12 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxgmm._algorithms.base import Algorithm, no_objective
-from jaxgmm._estep.estep import Data, estep_on
-from jaxgmm._lane.state import State, initial_state
-from jaxgmm._lane.status import Status
-from jaxgmm._model.prior import Prior, sort_by_mass, update
-from jaxgmm._model.views import bound, log_prior, mode_potentials
-from jaxgmm._numerics.checks import check_has_mode, check_non_negative, check_prior
-from jaxgmm._numerics.pytree import pytree, replace
+from jaxgmm._algorithms.base import Algorithm
+from jaxgmm._model.checks import check_has_mode, check_prior
+from jaxgmm._model.prior import Prior
+from jaxgmm._model.views import Mode
+from jaxgmm._numerics.checks import check_non_negative
+from jaxgmm._numerics.pytree import pytree
 
 
 @pytree
@@ -19,28 +17,20 @@ class EM(Algorithm):
     """See `em`."""
 
     prior: Prior
-    reg_covar: Float[Array, ""]
+    view: Mode
 
     name = "EM"
-    view = "mode"
+    ascends = True  # type: ignore[assignment]
+
+    @property
+    def reg_covar(self) -> Float[Array, ""]:
+        """What is added to each covariance's diagonal."""
+        return self.view.reg_covar
 
     @property
     def monotone(self) -> Array:
         # adding to the covariances is no part of the maximisation
         return self.reg_covar == 0
-
-    def begin(self, key: Array, shared_key: Array, posterior: Prior, data: Data) -> State:
-        memory = no_objective(self.prior)
-        return initial_state(self.prior, posterior, "mode", reg_covar=self.reg_covar, memory=memory)
-
-    def advance(self, state: State, data: Data) -> State:
-        active = state.status == Status.RUNNING
-        stats = estep_on(data, mode_potentials(state.posterior, self.reg_covar), active)
-        stats, current = sort_by_mass(self.prior, stats, state.posterior)
-        q = update(self.prior, stats, current, mode=True)
-        penalty = -log_prior(self.prior, q, self.reg_covar)
-        objective = bound(stats, mode_potentials(q, self.reg_covar), penalty)
-        return replace(state, posterior=q, objective=objective)
 
 
 def em(prior: Prior, reg_covar: float = 0.0) -> EM:
@@ -54,7 +44,7 @@ def em(prior: Prior, reg_covar: float = 0.0) -> EM:
     Args:
         prior: the model.
         reg_covar: added to each covariance's diagonal, in squared units of the data, as
-            scikit-learn does; the objective is then no longer sure to rise.
+            scikit-learn does; the objective may then decrease.
 
     Raises:
         ValueError: for a prior whose leaves do not belong together, a matrix that is no
@@ -72,4 +62,4 @@ def em(prior: Prior, reg_covar: float = 0.0) -> EM:
     prior = check_prior(prior)
     check_non_negative("reg_covar", reg_covar)
     check_has_mode(prior, "EM")
-    return EM(prior, jnp.asarray(reg_covar, prior.dtype))
+    return EM(prior, Mode(jnp.asarray(reg_covar, prior.dtype)))

@@ -10,16 +10,17 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from jaxgmm._algorithms.base import Algorithm, Wrapper
-from jaxgmm._algorithms.cavi import CAVI
-from jaxgmm._algorithms.em import EM
-from jaxgmm._estep.passes import whitened_pass
+from jaxgmm._algorithms.base import Algorithm
+from jaxgmm._estep.data import Rows, check_rows
+from jaxgmm._estep.passes.whitened import whitened_lane
 from jaxgmm._estep.stats import Stats
+from jaxgmm._estep.structures import structure
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import Status
-from jaxgmm._model.prior import Prior, update
-from jaxgmm._model.views import view_penalty, view_potentials
-from jaxgmm._numerics.checks import check_model, check_samples, check_weights, is_traced
+from jaxgmm._model.checks import check_model
+from jaxgmm._model.prior import Prior
+from jaxgmm._model.views import View
+from jaxgmm._numerics.checks import is_traced
 from jaxgmm._numerics.linalg import diagonal, matmul
 from jaxgmm._numerics.pytree import replace
 
@@ -31,33 +32,34 @@ _MAX_STEPS = 1000
 def fixed_point(
     algorithm: Algorithm,
     state: State,
-    x: ArrayLike,
+    x: ArrayLike | Rows,
     *,
     sample_weight: ArrayLike | None = None,
 ) -> State:
-    """The converged state, differentiable in the data, the weights, the prior and ``reg_covar``.
+    """The converged state, with derivatives in the data, the weights, the prior and ``reg_covar``.
 
     At convergence the posterior is the fixed point ``q = T(q, args)`` of one iteration of EM or
-    CAVI, and so, by the implicit function theorem, ``dq = (I - dT/dq)^-1 dT/dargs`` (Christianson
-    1994). Nothing is differentiated through the iterations that led to it, which need not even have
-    been of this algorithm, and no memory is kept of them: both modes of differentiation cost a
-    few passes over the data for each step of a linear solver, and as many steps as the
-    components' overlap demands, far fewer than EM takes iterations.
+    CAVI. The implicit function theorem then gives ``dq = (I - dT/dq)^-1 dT/dargs`` (Christianson
+    1994). So the iterations that led to the state are not differentiated and need no memory; they
+    can even be those of another algorithm. Forward and reverse mode solve a linear system. Each
+    step of the solver costs a few passes over the data. More overlap of the components needs more
+    steps, but far fewer than the iterations of EM.
 
-    Differentiate with `jax.grad`, `jax.jvp`, under `jax.jit` and `jax.vmap`, and more than once.
-    The state itself counts as a constant, so that a `run` before it is not differentiated.
+    `jax.grad` and `jax.jvp` work, also under `jax.jit` and `jax.vmap`, and also for higher
+    derivatives. The given state counts as a constant, so that a `run` before it is not
+    differentiated.
 
     Args:
-        algorithm: from `em` or `cavi`, or one of these in `squarem` or `annealed`, whose prior and
-            ``reg_covar`` may depend on what is differentiated.
-        state: of one lane, converged: the derivatives' error is of the order of what was left to
-            converge, so run with a small ``tol``.
-        x: samples, ``(N, D)``.
+        algorithm: from `em` or `cavi`, also inside `squarem` or `annealed`. Its prior and
+            ``reg_covar`` may depend on the variables of the derivative.
+        state: of one lane, converged. The error of the derivatives is of the order of the distance
+            to convergence, so run with a small ``tol``.
+        x: samples, ``(N, D)``, or `Rows`.
         sample_weight: non-negative, ``(N,)``.
 
     Returns:
-        The same state with the same values, whose posterior, prior, ``reg_covar`` and objective
-        carry derivatives. Those of a component without samples under a flat prior do not exist.
+        The same state with the same values. Its posterior, prior, ``reg_covar`` and objective
+        have derivatives. Under a flat prior, a component without samples has no derivatives.
 
     Raises:
         ValueError: for another algorithm, a state of another view, several lanes or a failed lane,
@@ -76,25 +78,24 @@ def fixed_point(
         >>> jax.jit(jax.grad(gap))(x).shape
         (50, 1)
     """
-    while isinstance(algorithm, Wrapper):
-        algorithm = algorithm.inner
-    if not isinstance(algorithm, EM | CAVI):
+    algorithm = algorithm.core
+    if not algorithm.ascends:
         raise ValueError(
             "fixed_point differentiates what jaxgmm.em and jaxgmm.cavi converge to, but it was "
             f"given a {type(algorithm).__name__}; pass cavi(prior) for a posterior that another "
             "algorithm found."
         )
-    x = check_samples(x)
-    check_model(algorithm.prior, x)
+    rows = check_rows(x, sample_weight)
+    check_model(algorithm.prior, rows.x)
     _check_state(state, algorithm)
-    return _fixed_point(algorithm, state, x, check_weights(sample_weight, x))
+    return _fixed_point(algorithm, state, rows)
 
 
-def _check_state(state: State, algorithm: EM | CAVI) -> None:
-    if state.view != algorithm.view:
+def _check_state(state: State, algorithm: Algorithm) -> None:
+    if state.view.name != algorithm.view.name:
         raise ValueError(
-            f"{algorithm.name} has the {algorithm.view} view, but the state is of the "
-            f"{state.view} view; pass the algorithm that it was fitted with."
+            f"{algorithm.name} has the {algorithm.view.name} view, but the state is of the "
+            f"{state.view.name} view; pass the algorithm that it was fitted with."
         )
     if jnp.ndim(state.status) != 0:
         raise ValueError(
@@ -111,16 +112,16 @@ def _check_state(state: State, algorithm: EM | CAVI) -> None:
 
 
 @jax.jit
-def _fixed_point(algorithm: EM | CAVI, state: State, x: Array, weight: Array | None) -> State:
+def _fixed_point(algorithm: Algorithm, state: State, rows: Rows) -> State:
     state = lax.stop_gradient(state)
-    prior, mode = algorithm.prior, algorithm.view == "mode"
-    reg_covar = getattr(algorithm, "reg_covar", state.reg_covar)
+    prior, view = algorithm.prior, algorithm.view
     flat, restore = ravel_pytree(state.posterior)
-    unit = _units(state.posterior, mode)
+    unit = _units(state.posterior, state.view)
+    weight = None if rows.weight is None else rows.weight[None]
 
     def stats_of(q: Prior) -> Stats:
-        potentials = view_potentials(algorithm.view, q, reg_covar)
-        sums = whitened_pass(x, None if weight is None else weight[None], potentials, None)
+        potentials = view.potentials(q)
+        sums = whitened_lane(rows.x, weight, potentials, None, None)
         zero = jnp.zeros_like(sums.log_evidence)
         return Stats(*sums[:3], zero, sums.log_evidence, potentials.structure)
 
@@ -130,16 +131,16 @@ def _fixed_point(algorithm: EM | CAVI, state: State, x: Array, weight: Array | N
     def residual(shift: Array) -> Array:
         # the names of the components are settled: no `sort_by_mass`
         q = posterior_at(shift)
-        new, _ = ravel_pytree(update(prior, stats_of(q), q, mode=mode))
+        new, _ = ravel_pytree(view.update(prior, stats_of(q), q))
         return (new - flat) / unit - shift
 
     # a shift from the state, and so of exactly 0
-    start = _zeros((algorithm, state.posterior, x, weight), flat)
+    start = _zeros((algorithm, state.posterior, rows), flat)
     shift = lax.custom_root(residual, start, lambda _, guess: guess, _solve)
     q = posterior_at(shift)
-    bound = stats_of(q).log_evidence - view_penalty(algorithm.view, q, prior, reg_covar)
+    bound = stats_of(q).log_evidence - view.penalty(q, prior)
     objective = state.objective + (bound - lax.stop_gradient(bound))
-    return replace(state, prior=prior, posterior=q, objective=objective, reg_covar=reg_covar)
+    return replace(state, prior=prior, posterior=q, objective=objective, view=view)
 
 
 def _zeros(arguments: Any, like: Array) -> Array:
@@ -151,15 +152,15 @@ def _zeros(arguments: Any, like: Array) -> Array:
     return jnp.zeros_like(like) + jnp.any(jnp.stack(never)).astype(like.dtype)
 
 
-def _units(q: Prior, mode: bool) -> Array:
+def _units(q: Prior, view: View) -> Array:
     """What a change of 1 means for each leaf, raveled: the solver's norm must not know units."""
-    sd = jnp.sqrt(diagonal(q.components.covariances(mode=mode)))
+    sd = jnp.sqrt(view.estimate(q).variances())
+    matrices = structure(q.components.structure).separate == "full"
 
     def unit(path: Any, leaf: Array) -> Array:
-        name = path[-1].name
-        if name == "mean":
+        if path[-1].name == "mean":
             return sd
-        if name in ("scale", "covariance"):
+        if matrices and leaf.ndim > 1:
             root = jnp.sqrt(diagonal(leaf))
             return root[..., :, None] * root[..., None, :]
         return jnp.where(leaf == 0, 1, jnp.abs(leaf))

@@ -4,13 +4,13 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxgmm._algorithms.stochastic import Memory, Stochastic, averaging_weight, empty_trace
-from jaxgmm._estep.estep import Data, estep_on
-from jaxgmm._estep.stats import scale_stats
-from jaxgmm._lane.state import State, initial_state
-from jaxgmm._lane.status import Status
-from jaxgmm._model.prior import Prior, interpolate, update
-from jaxgmm._model.views import bound, view_penalty, view_potentials
+from jaxgmm._algorithms.stochastic import Memory, Stochastic, averaging_weight
+from jaxgmm._estep.data import Data
+from jaxgmm._estep.stats import Stats, reorder
+from jaxgmm._estep.stats import scale as scale_stats
+from jaxgmm._lane.state import State
+from jaxgmm._model.prior import Prior, by_mass, interpolate, sort_posterior
+from jaxgmm._model.views import View
 from jaxgmm._numerics.pytree import pytree, replace, static
 
 
@@ -46,7 +46,7 @@ def natural_gradient(
 
     Args:
         step_size: a constant in (0, 1] instead of the schedule; 1 with all the data is CAVI, or EM.
-        delay: 0 or more; larger values weigh the first minibatches down.
+        delay: 0 or more; larger values give the first minibatches less weight.
         forgetting: in (0.5, 1].
 
     Raises:
@@ -59,7 +59,7 @@ def natural_gradient(
         ...     jaxgmm.default_prior(x, 2), jaxgmm.natural_gradient(), batch_size=100
         ... )
         >>> jaxgmm.fit(jax.random.key(1), x, algorithm, max_iter=100).best.view
-        'expectation'
+        Expectation()
     """
     if step_size is not None and not 0 < step_size <= 1:
         raise ValueError(f"step_size must be in (0, 1], but it is {step_size}.")
@@ -76,33 +76,38 @@ class NaturalSVI(Stochastic):
     """See `svi`."""
 
     prior: Prior
+    view: View
     optimizer: NaturalGradient
     batch_size: int | None = static()
-    view: str = static()
     average: bool = static()
 
     name = "SVI"
 
-    def begin(self, key: Array, shared_key: Array, posterior: Prior, data: Data) -> State:
-        memory = Memory(key, shared_key, empty_trace(self.prior.dtype))
+    def remember(self, key: Array, shared_key: Array, posterior: Prior) -> Memory:
         if self.average:
-            memory = replace(memory, coordinates=posterior, average=posterior)
-        return initial_state(self.prior, posterior, self.view, memory=memory)
+            return Memory(key, shared_key, coordinates=posterior, average=posterior)
+        return Memory(key, shared_key)
 
-    def advance(self, state: State, data: Data) -> State:
-        active = state.status == Status.RUNNING
-        current = state.memory.coordinates if self.average else state.posterior
-        stats = estep_on(data, view_potentials(self.view, current), active)
-        stats = scale_stats(stats, data.scale)
-        rho = self.optimizer.rho(state.n_iter, self.prior.dtype)
-        mode = self.view == "mode"
-        target = update(self.prior, stats, current, mode=mode)
-        q = interpolate(current, target, rho)
-        penalty = view_penalty(self.view, q, self.prior)
-        objective = bound(stats, view_potentials(self.view, q), penalty)
+    def current(self, state: State) -> Prior:
+        return state.memory.coordinates if self.average else state.posterior
+
+    def expect(self, state: State, data: Data, beta: Array | None = None) -> Stats:
+        return scale_stats(super().expect(state, data, beta), data.scale)
+
+    def maximise(self, state: State, stats: Stats) -> State:
+        current, average = self.current(state), state.memory.average
+        dtype = self.prior.dtype
+        target = self.view.update(self.prior, stats, current)
+        q = interpolate(current, target, self.optimizer.rho(state.n_iter, dtype))
+        if self.average:
+            average = interpolate(average, q, averaging_weight(state.n_iter, dtype))
+        if self.prior.weights.ordered:
+            # by the mass of the posterior, which a minibatch changes little
+            order = by_mass(self.prior, q.weights.counts(self.prior.weights))
+            stats, q = reorder(stats, order), sort_posterior(self.prior, q, order)
+            average = sort_posterior(self.prior, average, order) if self.average else ()
+        objective = self.bound(stats, q)
         if not self.average:
             return replace(state, posterior=q, objective=objective)
-        share = averaging_weight(state.n_iter, self.prior.dtype)
-        average = interpolate(state.memory.average, q, share)
         memory = replace(state.memory, coordinates=q, average=average)
         return replace(state, posterior=average, objective=objective, memory=memory)

@@ -7,14 +7,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jaxgmm._algorithms.base import Wrapper
-from jaxgmm._algorithms.cavi import CAVI
-from jaxgmm._algorithms.em import EM
-from jaxgmm._estep.estep import Data
+from jaxgmm._algorithms.base import Algorithm, Wrapper, check_ascends
+from jaxgmm._estep.data import Data
 from jaxgmm._lane.state import State
-from jaxgmm._model.coordinates import coordinates_of, posterior_of
+from jaxgmm._model.coordinates import coordinates_of, posterior_of, units_of
 from jaxgmm._model.prior import Prior
-from jaxgmm._numerics.linalg import diagonal
 from jaxgmm._numerics.pytree import pytree, replace
 
 # Extrapolation begins where a plain step gains no more than this, in nats per sample: before, a
@@ -54,22 +51,17 @@ class Extrapolation:
 class Squarem(Wrapper):
     """See `squarem`."""
 
-    inner: EM | CAVI
+    inner: Any
 
     @property
     def name(self) -> str:  # type: ignore[override]
         return f"{self.inner.name} with SQUAREM"
 
-    @property
-    def monotone(self) -> bool | Array:
-        return self.inner.monotone
-
-    def begin(self, key: Array, shared_key: Array, posterior: Prior, data: Data) -> State:
-        state = self.inner.begin(key, shared_key, posterior, data)
-        coordinates = coordinates_of(posterior, mode=self.view == "mode")
+    def remember(self, key: Array, shared_key: Array, posterior: Prior) -> Extrapolation:
+        coordinates = coordinates_of(posterior, self.view)
         one = jnp.ones((), self.prior.dtype)
-        memory = Extrapolation(
-            inner=state.memory,
+        return Extrapolation(
+            inner=self.inner.remember(key, shared_key, posterior),
             phase=jnp.zeros((), jnp.int32),
             first=coordinates,
             second=coordinates,
@@ -78,10 +70,9 @@ class Squarem(Wrapper):
             length=one,
             plain=jnp.asarray(True),
         )
-        return replace(state, memory=memory)
 
     def advance(self, state: State, data: Data) -> State:
-        memory, mode = state.memory, self.view == "mode"
+        memory, view = state.memory, self.view
         phase = memory.phase
         start = _where(phase == 2, memory.trial, state.posterior)
         new = self.inner.advance(replace(state, posterior=start, memory=memory.inner), data)
@@ -90,24 +81,23 @@ class Squarem(Wrapper):
         q = _where(right, new.posterior, state.posterior)
         objective = jnp.where(right, new.objective, state.objective)
 
-        here = coordinates_of(q, mode=mode)
-        beginning = phase == 0
-        before = coordinates_of(state.posterior, mode=mode)
-        first = _where(beginning, before, memory.first)
-        second = _where(beginning, here, memory.second)
+        here, before = coordinates_of(q, view), coordinates_of(state.posterior, view)
+        first = _where(phase == 0, before, memory.first)
+        second = _where(phase == 0, here, memory.second)
         calm = objective - state.objective <= _CALM * data.total
         length, point = _extrapolate(
-            first, second, here, _units(q, mode), jnp.where(calm, memory.limit, 1)
+            first, second, here, units_of(q, view), jnp.where(calm, memory.limit, 1)
         )
-        trial = posterior_of(self.prior, point, data.total, mode=mode)
+        trial = posterior_of(self.prior, point, data.total, view)
         trial = _where(phase == 1, trial, memory.trial)
 
         at_limit = memory.length == memory.limit
         limit = jnp.where(right & at_limit, memory.limit * _GROWTH, memory.limit)
         limit = jnp.where(right, limit, jnp.maximum(memory.limit / _GROWTH, 1))
         memory = Extrapolation(
-            inner=memory.inner,
-            phase=(phase + 1) % 3,
+            inner=new.memory,
+            # cycles begin where the inner algorithm has come to its own objective
+            phase=jnp.where(self.steady(state), (phase + 1) % 3, 0),
             first=first,
             second=second,
             trial=trial,
@@ -117,31 +107,13 @@ class Squarem(Wrapper):
         )
         return replace(state, posterior=q, objective=objective, memory=memory)
 
-    def observe(self, old: State, new: State, data: Data, tol: Array) -> State:
-        inner = super().observe(_inner(old), _inner(new), data, tol)
-        return replace(new, memory=replace(new.memory, inner=inner.memory))
-
-    def settled(self, old: State, new: State, data: Data, tol: Array) -> Array:
-        """As without acceleration, and by a plain step: extrapolated ones may gain nothing."""
-        return super().settled(_inner(old), _inner(new), data, tol) & new.memory.plain
-
-
-def _inner(state: State) -> State:
-    return replace(state, memory=state.memory.inner)
+    def settled(self, old: State, new: State, allowed: Array) -> Array:
+        """As without acceleration, but only after a plain step: an extrapolated one may gain 0."""
+        return self.inner.settled(old, new, allowed) & new.memory.plain
 
 
 def _where(condition: Array, a: Any, b: Any) -> Any:
     return jax.tree.map(lambda u, v: jnp.where(condition, u, v), a, b)
-
-
-def _units(q: Prior, mode: bool) -> Any:
-    """The units of the coordinates: standard deviations for means, 1 for logarithms."""
-    sd = jnp.sqrt(diagonal(q.components.covariances(mode=mode)))
-    coordinates = coordinates_of(q, mode=mode)
-    ones = jax.tree.map(jnp.ones_like, coordinates)
-    if mode:
-        return {**ones, "means": sd}
-    return {**ones, "components": {**ones["components"], "mean": sd}}
 
 
 def _extrapolate(
@@ -162,18 +134,20 @@ def _extrapolate(
     return length, point
 
 
-def squarem(algorithm: EM | CAVI) -> Squarem:
-    """EM or CAVI, accelerated: many times fewer iterations where the components overlap.
+def squarem(algorithm: Algorithm) -> Squarem:
+    """EM or CAVI with acceleration: many times fewer iterations where the components overlap.
 
-    Varadhan & Roland 2008: after two plain steps the third starts from a point extrapolated along
-    them, in unconstrained coordinates (of the point estimate, or of the posterior's
-    hyperparameters), so that every such point is valid. That begins once a plain step gains less
-    than a ten-thousandth of a nat per sample, so that a start leads to the optimum that it leads to
-    without. A third step that ends below the second is taken back, so that the objective never
-    goes down; its iteration is counted all the same. Each iteration costs one E-step, as without.
+    Varadhan & Roland 2008. After two plain steps, the third step starts from a point that is
+    extrapolated from them. The extrapolation works in unconstrained coordinates (of the point
+    estimate, or of the posterior's hyperparameters), so that every such point is valid. It begins
+    once a plain step gains less than a ten-thousandth of a nat per sample, so that a start leads to
+    the same optimum as without acceleration. If a third step ends below the second one, it is taken
+    back, so that the objective never goes down; its iteration is still counted. Each iteration
+    costs one E-step, as in the plain algorithm.
 
     Args:
-        algorithm: from `em` or `cavi`.
+        algorithm: from `em` or `cavi`, also inside `annealed`; the extrapolations begin when
+            annealing has ended.
 
     Raises:
         ValueError: for another algorithm.
@@ -185,9 +159,5 @@ def squarem(algorithm: EM | CAVI) -> Squarem:
         >>> jaxgmm.fit(jax.random.key(1), x, algorithm).best.status.item()
         1
     """
-    if not isinstance(algorithm, EM | CAVI):
-        raise ValueError(
-            "squarem accelerates the algorithms of jaxgmm.em and jaxgmm.cavi, but it was given a "
-            f"{type(algorithm).__name__}."
-        )
+    check_ascends("squarem", algorithm)
     return Squarem(algorithm)

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jaxgmm._estep.data import Rows
 from jaxgmm._estep.stats import Stats
 from jaxgmm._estep.structures import structure
 from jaxgmm._numerics import linalg
+from jaxgmm._numerics.arrays import safe_divide
 from jaxgmm._numerics.blocks import choose_block_size, map_blocks, scan_blocks
 
 
@@ -45,7 +47,7 @@ def _assigned_stats(
     zero = jnp.zeros((), x.dtype)
     zeros = (jnp.zeros((n_components,), x.dtype), jnp.zeros((n_components, dimension), x.dtype))
     count, total, entropy = scan_blocks(first, (*zeros, zero), rows, weight, size)
-    mean = centre + linalg.safe_divide(total, count[:, None])
+    mean = centre + safe_divide(total, count[:, None])
 
     def second(scatter: Array, block: Any, w: Array) -> Array:
         residual = jax.tree.leaves(block)[0].T[None] - mean[:, :, None]
@@ -56,7 +58,7 @@ def _assigned_stats(
 
 
 @functools.partial(jax.jit, static_argnames="structure")
-def responsibility_stats(
+def from_responsibilities(
     x: Float[Array, "N D"],
     responsibilities: Float[Array, "N K"],
     *,
@@ -65,8 +67,8 @@ def responsibility_stats(
 ) -> Stats:
     """Sufficient statistics under responsibilities of your own.
 
-    Their ``log_evidence`` is 0: it belongs to potentials, and there are none. With them, `bound`
-    gives the objective for any responsibilities, not only the optimal ones.
+    Their ``log_evidence`` is 0, because it belongs to potentials and there are none. With these
+    statistics, `bound` gives the objective for any responsibilities, not only the optimal ones.
 
     Args:
         x: samples, ``(N, D)``.
@@ -77,7 +79,7 @@ def responsibility_stats(
     Example:
         >>> import jax.numpy as jnp, jaxgmm
         >>> x = jnp.array([[0.0], [1.0], [5.0]])
-        >>> stats = jaxgmm.responsibility_stats(x, jnp.array([[1.0, 0], [1, 0], [0, 1]]))
+        >>> stats = jaxgmm.stats.from_responsibilities(x, jnp.array([[1.0, 0], [1, 0], [0, 1]]))
         >>> print(stats.count, stats.mean[:, 0])
         [2. 1.] [0.5 5. ]
     """
@@ -87,7 +89,7 @@ def responsibility_stats(
 
 
 @functools.partial(jax.jit, static_argnames=("n_components", "structure"))
-def label_stats(
+def from_labels(
     x: Float[Array, "N D"],
     labels: Int[Array, " N"],
     n_components: int,
@@ -95,11 +97,12 @@ def label_stats(
     sample_weight: Float[Array, " N"] | None = None,
     structure: str = "full",
 ) -> Stats:
-    """`responsibility_stats` of hard labels ``(N,)`` from 0 to K - 1, with no N x K array.
+    """Sufficient statistics of labels ``(N,)`` from 0 to K - 1, with no N x K array.
 
     Example:
         >>> import jax.numpy as jnp, jaxgmm
-        >>> stats = jaxgmm.label_stats(jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 0, 1]), 2)
+        >>> x, labels = jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 0, 1])
+        >>> stats = jaxgmm.stats.from_labels(x, labels, 2)
         >>> print(stats.mean[:, 0])
         [0.5 3. ]
     """
@@ -110,15 +113,10 @@ def label_stats(
     return _assigned_stats((x, labels), respond, sample_weight, n_components, structure)
 
 
-def nearest_stats(
-    x: Float[Array, "N D"],
-    points: Float[Array, "K D"],
-    unit: Float[Array, " D"],
-    *,
-    sample_weight: Float[Array, " N"] | None = None,
-    structure: str = "full",
-) -> Stats:
-    """`label_stats` of the nearest of K points, in units ``(D,)`` of each feature."""
+def nearest_labels(
+    x: Float[Array, "N D"], points: Float[Array, "K D"], unit: Float[Array, " D"]
+) -> Int[Array, " N"]:
+    """The number of the nearest of K points, in units ``(D,)`` of each feature."""
     scaled = points / unit
 
     def nearest(block: Array) -> Array:
@@ -127,23 +125,30 @@ def nearest_stats(
         distance = jnp.sum((rows - scaled[:, :, None]) ** 2, axis=1)
         return jnp.argmin(distance, axis=0)
 
-    labels = map_blocks(nearest, x, 2 * points.size)
-    return label_stats(x, labels, points.shape[0], sample_weight=sample_weight, structure=structure)
+    return map_blocks(nearest, x, 2 * points.size)
 
 
-def random_stats(
-    key: Array,
+def nearest_stats(
     x: Float[Array, "N D"],
-    n_components: int,
-    present: Bool[Array, " K"],
+    points: Float[Array, "K D"],
+    unit: Float[Array, " D"],
     *,
     sample_weight: Float[Array, " N"] | None = None,
     structure: str = "full",
 ) -> Stats:
-    """`responsibility_stats` of responsibilities drawn uniformly from the simplex, per sample.
+    """`from_labels` of `nearest_labels`."""
+    labels = nearest_labels(x, points, unit)
+    return from_labels(x, labels, points.shape[0], sample_weight=sample_weight, structure=structure)
+
+
+def random_stats(
+    key: Array, rows: Rows, n_components: int, present: Bool[Array, " K"], *, structure: str
+) -> Stats:
+    """`from_responsibilities` drawn uniformly from the simplex, per sample.
 
     The simplex is that of the components that are ``present``.
     """
+    x = rows.x
 
     def respond(block: tuple[Array, Array]) -> Array:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, block[1])
@@ -151,5 +156,5 @@ def random_stats(
         draw = jnp.where(present, draw, 0)
         return (draw / jnp.sum(draw, axis=-1, keepdims=True)).T
 
-    rows = (x, jnp.arange(x.shape[0]))
-    return _assigned_stats(rows, respond, sample_weight, n_components, structure)
+    numbered = (x, jnp.arange(x.shape[0]))
+    return _assigned_stats(numbered, respond, rows.weight, n_components, structure)

@@ -6,8 +6,9 @@ from jaxtyping import Float
 
 from jaxgmm._estep.stats import Stats
 from jaxgmm._estep.structures import structure
+from jaxgmm._numerics.arrays import masked_product
 from jaxgmm._numerics.pytree import pytree, replace, static
-from jaxgmm._numerics.special import LOG_2PI, masked_product
+from jaxgmm._numerics.special import LOG_2PI
 
 
 @pytree
@@ -17,8 +18,8 @@ class Potentials:
     Attributes:
         const: ``(K,)``, in nats.
         mean: ``(K, D)``, in the units of the data.
-        factor: a factor F of the precision, ``F F^T``: ``(K, D, D)`` triangular matrices for a
-            full structure, ``(D, D)`` for a tied one.
+        factor: a factor F of the precision ``F F^T``, of shape ``(K, D, D)`` for the full
+            structure, ``(D, D)`` for tied, ``(K, D)`` for diag and ``(K,)`` for spherical.
         structure: name of the covariance structure (static).
     """
 
@@ -36,13 +37,14 @@ def add_log_weights(components: Potentials, log_weights: Float[Array, "*R K"]) -
 def expected_log_joint(stats: Stats, potentials: Potentials) -> Float[Array, ""]:
     """``sum_nk r[n, k] logit[n, k]``, from the statistics of r: ``<stats, potentials>``.
 
-    An empty component adds nothing, whatever its potential.
+    A component without samples adds 0, whatever its potentials are.
 
     Example:
         >>> import jax.numpy as jnp, jaxgmm
         >>> q = jaxgmm.default_prior(jnp.array([[0.0], [1.0], [3.0]]), 2, "spherical")
-        >>> nothing = jaxgmm.empty_stats(2, 1, "spherical")
-        >>> print(jaxgmm.expected_log_joint(nothing, jaxgmm.expected_potentials(q)))
+        >>> nothing = jaxgmm.stats.empty(2, 1, "spherical")
+        >>> potentials = jaxgmm.views.Expectation().potentials(q)
+        >>> print(jaxgmm.stats.expected_log_joint(nothing, potentials))
         0.0
     """
     kind = structure(potentials.structure)
@@ -72,6 +74,3 @@ def logits(x: Float[Array, "N D"], potentials: Potentials) -> Float[Array, "N K"
     residual = x.T[None] - potentials.mean[:, :, None]
     whitened = kind.whiten(residual, potentials.factor)
     return (potentials.const[:, None] - 0.5 * jnp.sum(whitened**2, axis=1)).T
-
-
-__all__ = ["Potentials", "add_log_weights", "expected_log_joint", "logits", "point_log_det"]

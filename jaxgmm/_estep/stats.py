@@ -7,20 +7,21 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxgmm._estep.structures import structure
-from jaxgmm._numerics.linalg import safe_divide
+from jaxgmm._numerics.arrays import safe_divide
 from jaxgmm._numerics.pytree import pytree, replace, static
 
 
 @pytree
 class Stats:
-    """What one pass over the data leaves behind; everything an update or a bound needs.
+    """What one pass keeps of the data: all that an update or a bound needs.
 
     Attributes:
         count: expected number of samples of each component, ``(K,)``.
-        mean: their mean, ``(K, D)``; of no meaning where the count is 0.
-        scatter: sum of outer products about that mean, ``(K, D, D)`` for a full structure,
-            pooled over the components ``(D, D)`` for a tied one.
-        entropy: of the responsibilities, ``-sum_nk r log r``, in nats.
+        mean: their mean, ``(K, D)``; it means nothing where the count is 0.
+        scatter: sum of outer products about that mean, ``(K, D, D)`` for the full structure; also
+            summed over the components, ``(D, D)``, for tied; sum of squares about that mean,
+            ``(K, D)``, for diag; also summed over the features, ``(K,)``, for spherical.
+        entropy: entropy of the responsibilities, ``-sum_nk r log r``, in nats.
         log_evidence: ``sum_n logsumexp_k logit[n, k]`` at the potentials that were used, in nats.
         structure: name of the covariance structure (static).
     """
@@ -33,14 +34,14 @@ class Stats:
     structure: str = static()
 
 
-def empty_stats(
+def empty(
     n_components: int, n_features: int, structure_name: str = "full", dtype: Any = None
 ) -> Stats:
     """The statistics of no data: the identity of `merge`.
 
     Example:
         >>> import jaxgmm
-        >>> print(jaxgmm.empty_stats(2, 1).count)
+        >>> print(jaxgmm.stats.empty(2, 1).count)
         [0. 0.]
     """
     count = jnp.zeros((n_components,), dtype)
@@ -53,17 +54,17 @@ def empty_stats(
 def merge(a: Stats, b: Stats) -> Stats:
     """The statistics of two data sets together (Chan, Golub & LeVeque 1983, eq. 2.1).
 
-    Associative and commutative up to rounding, with `empty_stats` as identity, so blocks,
-    minibatches, devices and hosts all combine by it.
+    It is associative and commutative up to rounding, and `empty` is its identity. So it combines
+    blocks, minibatches, devices and hosts.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxgmm
         >>> x = jax.random.normal(jax.random.key(0), (6, 2))
         >>> r = jnp.full((6, 3), 1 / 3)
-        >>> whole = jaxgmm.responsibility_stats(x, r)
-        >>> parts = jaxgmm.merge(
-        ...     jaxgmm.responsibility_stats(x[:2], r[:2]),
-        ...     jaxgmm.responsibility_stats(x[2:], r[2:]),
+        >>> whole = jaxgmm.stats.from_responsibilities(x, r)
+        >>> parts = jaxgmm.stats.merge(
+        ...     jaxgmm.stats.from_responsibilities(x[:2], r[:2]),
+        ...     jaxgmm.stats.from_responsibilities(x[2:], r[2:]),
         ... )
         >>> bool(jnp.allclose(whole.scatter, parts.scatter, atol=1e-5))
         True
@@ -84,18 +85,18 @@ def merge(a: Stats, b: Stats) -> Stats:
 
 def reorder(stats: Stats, order: Array) -> Stats:
     """The statistics of renamed components: the new k is the old ``order[k]``."""
-    shared = stats.structure == "tied"
-    scatter = stats.scatter if shared else stats.scatter[order]
+    scatter = structure(stats.structure).reorder(stats.scatter, order)
     return replace(stats, count=stats.count[order], mean=stats.mean[order], scatter=scatter)
 
 
-def scale_stats(stats: Stats, factor: Array) -> Stats:
-    """The statistics of every sample counted ``factor`` times: a minibatch seen as the whole.
+def scale(stats: Stats, factor: Array) -> Stats:
+    """The statistics of data in which every sample counts ``factor`` times.
 
     Example:
         >>> import jax.numpy as jnp, jaxgmm
-        >>> stats = jaxgmm.label_stats(jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 0, 1]), 2)
-        >>> print(jaxgmm.scale_stats(stats, jnp.asarray(10.0)).count)
+        >>> x, labels = jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 0, 1])
+        >>> stats = jaxgmm.stats.from_labels(x, labels, 2)
+        >>> print(jaxgmm.stats.scale(stats, jnp.asarray(10.0)).count)
         [20. 10.]
     """
     return replace(

@@ -1,1 +1,1 @@
-"""A fit as something else: a file, draws for ArviZ."""
+"""A fit as something else: a file that needs no pickle, or draws for ArviZ."""

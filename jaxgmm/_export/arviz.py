@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 from jax import Array
 
-from jaxgmm._lane.state import State
-from jaxgmm._mixture.density import sample_posterior
-from jaxgmm._numerics.checks import check_one_lane, check_positive_int
+from jaxgmm._lane.state import State, check_one_lane
+from jaxgmm._mixture.draws import sample_posterior
+from jaxgmm._numerics.checks import check_positive_int
 
 
 def to_arviz(key: Array, state: State, n_draws: int = 1000) -> Any:
     """Draws of weights, means and covariances from the posterior, for ArviZ's tables and plots.
 
-    After CAVI and SVI. They are independent draws from q, one chain of them: diagnostics of
-    convergence say nothing about q, nor that it is a product of factors and so too narrow where
-    components overlap.
+    The state is that of CAVI or SVI. The draws are independent and form one chain, so diagnostics
+    of convergence say nothing about q. In particular they do not show that q is a product of
+    factors, which is too narrow where components overlap.
 
     Args:
         key: PRNG key.
@@ -25,9 +25,9 @@ def to_arviz(key: Array, state: State, n_draws: int = 1000) -> Any:
         n_draws: number of draws.
 
     Returns:
-        What the installed ArviZ has, ``InferenceData`` (before 1.0) or ``DataTree``, with a group
-        ``posterior``: ``weights`` (component), ``means`` (component, feature) and ``covariances``
-        (component, feature, other_feature), after the axes chain and draw.
+        ``InferenceData`` (ArviZ before 1.0) or ``DataTree``, with a group ``posterior``. After the
+        axes chain and draw, ``weights`` has the axis component, ``means`` the axes component and
+        feature, and ``covariances`` the axes component, feature and other_feature.
 
     Raises:
         ImportError: without ArviZ.

@@ -15,28 +15,30 @@ from jaxgmm._algorithms.annealed import Annealed
 from jaxgmm._algorithms.base import Algorithm
 from jaxgmm._algorithms.cavi import CAVI
 from jaxgmm._algorithms.em import EM
+from jaxgmm._algorithms.monitor import Trace
 from jaxgmm._algorithms.natural import NaturalGradient, NaturalSVI
 from jaxgmm._algorithms.squarem import Extrapolation, Squarem
-from jaxgmm._algorithms.stochastic import Memory, Trace
+from jaxgmm._algorithms.stochastic import Memory
 from jaxgmm._algorithms.svi import SVI, svi
+from jaxgmm._estep.data import Rows
 from jaxgmm._estep.potentials import Potentials
 from jaxgmm._estep.stats import Stats
 from jaxgmm._fit.result import Result
 from jaxgmm._fit.selection import Selection
 from jaxgmm._lane.state import State
-from jaxgmm._mixture.density import Mixture
+from jaxgmm._mixture.mixture import Mixture
 from jaxgmm._model import families
 from jaxgmm._model.prior import Prior
+from jaxgmm._model.views import Expectation, Mode, Sample
 from jaxgmm._numerics.devices import is_local
 
 _NODES: dict[str, Any] = {
     node.__name__: node
     for node in (
         *(EM, CAVI, SVI, NaturalSVI, NaturalGradient, Squarem, Annealed),
-        *(State, Memory, Trace, Extrapolation, Mixture, Potentials, Stats, Prior),
-        *(families.Dirichlet, families.StickBreaking, families.FixedWeights),
-        *(families.NormalWishart, families.TiedNormalWishart, families.KnownCovariance),
-        *(families.NormalGamma, families.SphericalNormalGamma, families.IndependentNormalGamma),
+        *(State, Memory, Trace, Extrapolation, Mixture, Potentials, Stats, Prior, Rows),
+        *(Mode, Expectation, Sample),
+        *families.ALL,
     )
 }
 # Classes that are no pytrees, and all that their instances hold.
@@ -205,7 +207,10 @@ class Reader:
         self.took_optimizer = True
         rate = fields.pop("learning_rate")
         fields["learning_rate"] = None if rate is None else float(rate)
-        fields["view"] = fields.pop("objective_view")
+        view = fields.pop("view")
+        fields["view"] = view.name
+        if isinstance(view, Sample):
+            fields |= {"n_draws": view.n_draws, "divergence": view.divergence}
         try:
             return svi(**(fields | {"optimizer": self.optimizer}))
         except ValueError as error:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,31 @@ from jaxgmm._export.encoding import CannotLoadError, Reader, encode
 from jaxgmm._export.safetensors import pack, unpack, write_whole
 
 # Of the structure in the header; another number for every change that this reader cannot read.
-_FORMAT = 1
+_FORMAT = 2
+
+
+def _version() -> str:
+    try:
+        return version("jaxgmm")
+    except PackageNotFoundError:  # a checkout that is not installed
+        return "?"
 
 
 def save(path: str | os.PathLike[str], obj: Any) -> None:
     """Write a fit to one file, in the safetensors format with a JSON header; no pickle.
 
-    The file is written beside its place and renamed, so that a crash leaves the old one whole.
-    What `load` gives back from it is equal to the last bit: predictions, and the rest of a fit that
-    goes on. Where the arrays lie on devices is not kept.
+    The file is written under another name and then renamed, so that a crash leaves an old file
+    whole. `load` gives back the same bits, so that predictions are equal, and a fit that continues
+    gives the same result. The devices of the arrays are not saved.
 
     Args:
-        path: of the file; one that is there is replaced.
+        path: of the file; an existing file is replaced.
         obj: a `State` (of one lane or of R), `Result`, `Selection`, `Prior`, `Mixture` or
             `Algorithm`, or a list, tuple or dictionary of such.
 
     Raises:
-        ValueError: for a type that no file can hold, such as an optimiser's state of your own, or
-            arrays that are traced, or of which this process has only a part.
+        ValueError: for a type that no file can hold, such as your own optimiser's state; for
+            traced arrays; for arrays of which this process has only a part.
 
     Example:
         >>> import jax, jaxgmm, pathlib, tempfile
@@ -37,25 +45,25 @@ def save(path: str | os.PathLike[str], obj: Any) -> None:
         >>> jaxgmm.load(path).n_parameters
         17
     """
-    from jaxgmm import __version__
-
     arrays: dict[str, np.ndarray] = {}
     structure = json.dumps(encode(obj, "", arrays), separators=(",", ":"))
-    metadata = {"format": str(_FORMAT), "jaxgmm": __version__, "structure": structure}
+    metadata = {"format": str(_FORMAT), "jaxgmm": _version(), "structure": structure}
     write_whole(Path(path), pack(arrays, metadata))
 
 
 def load(path: str | os.PathLike[str], *, optimizer: Any = None) -> Any:
-    """What `save` wrote; checked as a whole before any of it is used.
+    """Read what `save` wrote, after a check of the whole file.
 
     Args:
         path: of the file.
-        optimizer: for the `SVI` of an optax optimiser, which no file can hold, the ``optimizer``
-            that `svi` was given; without it all but the algorithm's own steps works.
+        optimizer: the ``optimizer`` that was given to `svi`. Only an `SVI` with an optax optimiser
+            needs it, because no file can hold the optimiser. Without it everything works except
+            steps of the algorithm.
 
     Raises:
-        ValueError: for a file that is damaged or not of `save`, one of a later jaxgmm, one with
-            64-bit arrays where JAX has them disabled, or an ``optimizer`` that it has no use for.
+        ValueError: for a file that is damaged, or not written by `save`, or written by a later
+            jaxgmm; for 64-bit arrays if JAX has them disabled; for an ``optimizer`` that the file
+            does not need.
         OSError: for a file that cannot be read.
 
     Example:

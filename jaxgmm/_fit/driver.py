@@ -1,22 +1,20 @@
-"""The host's loop around the compiled one: chunks of iterations, progress, the race, Ctrl-C."""
+"""The host's loop around the compiled one, for one model or for many groups of lanes."""
 
-import functools
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxgmm._algorithms.base import Algorithm
-from jaxgmm._estep.estep import Data
+from jaxgmm._estep.data import Data
 from jaxgmm._fit.loop import advance_lanes
 from jaxgmm._fit.mesh import advance_on
-from jaxgmm._fit.race import Batch, worth_shrinking
+from jaxgmm._fit.progress import Observer, Progress, at_start
+from jaxgmm._fit.race import drop, revive, rungs, shrink, worth_shrinking
 from jaxgmm._lane.state import State
-from jaxgmm._lane.status import Status
+from jaxgmm._numerics.pytree import replace
 
 # A compiled call returns after about this long, so that Ctrl-C and the progress bar are prompt.
 _CHUNK_SECONDS = 0.5
@@ -26,115 +24,124 @@ _FIRST_CHUNK = 16
 _advance = jax.jit(advance_lanes, static_argnames="history_length")
 
 
+class Limits(NamedTuple):
+    """Where lanes end: iterations of each, and the tolerance per sample."""
+
+    max_iter: int
+    tol: float
+
+
 class Driver:
-    """Runs lanes to the end, in calls short enough for Ctrl-C and a progress bar."""
+    """Runs lanes to the end, in calls short enough for Ctrl-C and a progress bar.
+
+    Args:
+        algorithm: of all lanes; or with groups of each group, every leaf led by their number.
+        data: the rows.
+        limits: where lanes end.
+        n_lanes: of a group in the fit, by which it is decided whether batches shrink: moves use the
+            programs that its race has compiled.
+        n_groups: of lanes with a model each; None for lanes that share one.
+        history: whether every objective is recorded.
+        mesh: of devices.
+    """
 
     def __init__(
         self,
-        algorithm: Algorithm,
+        algorithm: Any,
         data: Data,
-        n_restarts: int,
-        max_iter: int,
-        tol: float,
-        history: bool,
-        progress: bool | None,
-        mesh: Mesh | None,
+        limits: Limits,
+        n_lanes: int,
+        *,
+        n_groups: int | None = None,
+        history: bool = False,
+        mesh: Mesh | None = None,
     ):
-        self.algorithm = algorithm
-        self.data = data
-        self.n_restarts = n_restarts
+        self.algorithm, self.data, self.limits = algorithm, data, limits
+        self.n_groups, self.mesh = n_groups, mesh
         self.work = data.x.shape[0] * algorithm.prior.n_components
-        self.max_iter = max_iter
-        self.tol = jnp.asarray(tol, data.x.dtype)
+        self.shrinks = worth_shrinking(self.work, n_lanes * (n_groups or 1))
         self.length = 256 if history else 0
-        self.progress = progress
-        self.mesh = mesh
-        self.advance: Callable[..., Any] = functools.partial(_advance, history_length=self.length)
-        if mesh is not None:
-            self.advance = advance_on(mesh, self.length)
+        self.n_lanes = n_lanes
 
     def quiet(self) -> "Driver":
         """The same without a history."""
         return Driver(
             self.algorithm,
             self.data,
-            self.n_restarts,
-            self.max_iter,
-            float(self.tol),
-            False,
-            self.progress,
-            self.mesh,
+            self.limits,
+            self.n_lanes,
+            n_groups=self.n_groups,
+            mesh=self.mesh,
         )
 
-    def run(self, states: State, rungs: list[tuple[int, int]]) -> tuple[State, np.ndarray, bool]:
-        """The states, the rows of the history, and whether Ctrl-C ended it.
+    def run(
+        self, states: State, race: bool, observers: Sequence[Observer] = ()
+    ) -> tuple[Progress, bool]:
+        """The progress at the end, and whether Ctrl-C ended it.
 
         Args:
-            states: of all lanes.
-            rungs: iterations at which the lanes are compared, and how many then go on.
+            states: of all lanes at their starts.
+            race: whether lanes are compared on the way.
+            observers: called with the progress after every call of the loop.
         """
-        from tqdm import tqdm
-
-        n_lanes = states.status.shape[0]
-        # of the fit's lanes, so that moves use the programs that its race has compiled
-        shrinking = worth_shrinking(self.work, self.n_restarts)
-        batch, rungs = Batch(states), list(rungs)
-        chunks: list[Any] = []
-        n_steps, done = _FIRST_CHUNK, 0
-        bar = tqdm(
-            total=self.max_iter,
-            desc=self.algorithm.name,
-            unit="it",
-            leave=False,
-            disable=None if self.progress is None else not self.progress,
-        )
+        n_groups = self.n_groups or 1
+        steps = rungs(states.status.shape[0] // n_groups, self.limits.max_iter) if race else ()
+        progress, limit = at_start(states, steps, n_groups), _FIRST_CHUNK
         try:
             while True:
                 began = time.perf_counter()
-                limit = min(n_steps, rungs[0][0] - done) if rungs else n_steps
-                outcome = self.advance(
-                    self.algorithm,
-                    batch.states,
-                    self.data,
-                    jnp.asarray(self.max_iter, jnp.int32),
-                    self.tol,
-                    jnp.asarray(limit, jnp.int32),
-                )
-                # together, before anything waits for them: an interruption finds both or neither
-                batch.states, chunks = outcome[0], [*chunks, (*outcome[1:], batch.lanes)]
-                running = int(jnp.sum(batch.states.status == Status.RUNNING))
+                upto = progress.rungs[0][0] - progress.n_iter if progress.rungs else limit
+                upto = min(limit, upto)
+                # at once, before anything waits for it: an interruption finds it or does not
+                progress = self._call(progress, upto)
+                progress = self._judge(progress)
+                for observe in observers:
+                    observe(progress)
+                if progress.n_running == 0:
+                    return progress, False
                 elapsed = max(time.perf_counter() - began, 1e-6)
-                did = int(outcome[2])
-                done += did
-                bar.update(did)
-                bar.set_postfix_str(f"{running} of {n_lanes} lanes running", refresh=False)
-                if running and rungs and done >= rungs[0][0]:
-                    batch.drop(rungs.pop(0)[1])
-                    running = batch.n_running
-                if running == 0 and batch.revive():
-                    rungs, running = [], batch.n_running
-                if running == 0:
-                    return batch.all_states(), _history(chunks, n_lanes), False
-                if shrinking:
-                    batch.shrink(self.work)
-                if not self.length:
-                    chunks = []
                 # twice as long or half as long, never a new program: n_steps is traced
                 if jax.process_count() == 1:  # several processes must agree, and clocks do not
-                    n_steps = max(1, int(limit * min(2.0, _CHUNK_SECONDS / elapsed)))
-                n_steps = min(n_steps, self.length) if self.length else n_steps
+                    limit = max(1, int(upto * min(2.0, _CHUNK_SECONDS / elapsed)))
+                limit = min(limit, self.length) if self.length else limit
         except KeyboardInterrupt:
-            return batch.all_states(), _history(chunks, n_lanes), True
+            return progress, True
         finally:
-            bar.close()
+            for observe in observers:
+                observe.close()
 
+    def _call(self, progress: Progress, n_steps: int) -> Progress:
+        """The progress after one call of the loop, of which nothing may be known yet."""
+        limits = (
+            np.asarray(self.limits.max_iter, np.int32),
+            np.asarray(self.limits.tol, self.data.x.dtype),
+            np.asarray(n_steps, np.int32),
+        )
+        group = None
+        if self.n_groups is not None:
+            group = progress.lanes // (progress.n_lanes // progress.n_groups)
+        advance: Callable[..., Any] = _advance
+        options = {"history_length": self.length}
+        if self.mesh is not None:
+            advance, options = advance_on(self.mesh, self.length), {}
+        states, rows, did, degenerate = advance(
+            self.algorithm, progress.batch, self.data, *limits, group, **options
+        )
+        chunks = (*progress.chunks, (rows, did, progress.lanes)) if self.length else ()
+        return replace(
+            progress,
+            batch=states,
+            degenerate=degenerate,
+            done=progress.n_iter,
+            did=did,
+            chunks=chunks,
+        )
 
-def _history(chunks: list[Any], lanes: int) -> np.ndarray:
-    """The recorded rows of every chunk, (T, R), NaN where a lane was in no batch."""
-    out = [np.empty((0, lanes))]
-    for rows, did, numbers in chunks:
-        rows = np.asarray(rows)[: int(did)]
-        wide = np.full((len(rows), lanes), np.nan, rows.dtype)
-        wide[:, numbers] = rows
-        out.append(wide)
-    return np.concatenate(out[1:] or out)
+    def _judge(self, progress: Progress) -> Progress:
+        """The race: who is dropped, who goes on after all, and in which batch."""
+        left = progress.rungs
+        if progress.n_running and left and progress.n_iter >= left[0][0]:
+            progress = replace(drop(progress, left[0][1]), rungs=left[1:])
+        if progress.n_running == 0:
+            progress = revive(progress)
+        return shrink(progress, self.work) if self.shrinks else progress

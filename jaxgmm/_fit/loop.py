@@ -5,9 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jaxtyping import Bool, Int
 
 from jaxgmm._algorithms.base import Algorithm
-from jaxgmm._estep.estep import Data
+from jaxgmm._estep.data import Data
 from jaxgmm._lane.degenerate import is_degenerate
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import Status
@@ -21,17 +22,26 @@ def advance_lanes(
     max_iter: int | Array,
     tol: float | Array,
     n_steps: int | Array,
+    group: Int[Array, " R"] | None = None,
     *,
     history_length: int,
-) -> tuple[State, Array, Array]:
+) -> tuple[State, Array, Array, Bool[Array, " R"]]:
     """At most ``n_steps`` iterations of `run`; lanes that need more stay RUNNING.
 
-    Returns the states, the history and the number of iterations that this call did.
+    With groups, every leaf of the algorithm leads with their number, and a lane has that of its
+    group.
+
+    Returns the states, the history, the number of iterations that this call did, and which lanes
+    would be refused as degenerate if they ended here.
     """
     tol = jnp.asarray(tol, data.x.dtype)
     lanes = states.status.shape[0]
     history = jnp.full((history_length, lanes), jnp.nan, data.x.dtype)
-    axes = (0, None, None)
+    own = algorithm if group is None else take(algorithm, group)
+    step = jax.vmap(
+        lambda one, state, rows: one.step_on(state, rows, tol),
+        (None if group is None else 0, 0, None),
+    )
 
     def running(states: State) -> Array:
         return (states.status == Status.RUNNING) & (states.n_iter < max_iter)
@@ -46,8 +56,7 @@ def advance_lanes(
         # one minibatch for all lanes: x is never batched
         iteration = jnp.max(jnp.where(active, states.n_iter, 0))
         batch = algorithm.batch(data, take(states.memory, 0), iteration)
-        new = jax.vmap(algorithm.step_on, axes)(states, batch, tol)
-        states = select(active, new, states)
+        states = select(active, step(own, states, batch), states)
         if history_length:
             row = jnp.where(active, states.objective, jnp.nan)
             history = history.at[i].set(row, mode="drop")
@@ -56,10 +65,11 @@ def advance_lanes(
     i, states, history = lax.while_loop(
         proceed, iterate, (jnp.zeros((), jnp.int32), states, history)
     )
-    return finish(states, max_iter), history, i
+    degenerate = jax.vmap(is_degenerate)(states)
+    return finish(states, max_iter, degenerate), history, i, degenerate
 
 
-def finish(states: State, max_iter: int | Array) -> State:
+def finish(states: State, max_iter: int | Array, degenerate: Bool[Array, " R"]) -> State:
     """Judge the lanes that stopped: out of iterations, or at a degenerate optimum."""
     out = (states.status == Status.RUNNING) & (states.n_iter >= max_iter)
     status = jnp.where(out, Status.MAX_ITERATIONS, states.status)
@@ -67,6 +77,5 @@ def finish(states: State, max_iter: int | Array) -> State:
     # a lane that shrinks onto a spike may first overflow, or lose its objective to rounding
     lost = (status == Status.NONFINITE) | (status == Status.DECREASED)
     lost = lost & jax.vmap(all_finite)(states.posterior)
-    degenerate = (done | lost) & jax.vmap(is_degenerate)(states)
-    status = jnp.where(degenerate, Status.COLLAPSED, status)
+    status = jnp.where((done | lost) & degenerate, Status.COLLAPSED, status)
     return replace(states, status=status.astype(jnp.int32))

@@ -10,8 +10,7 @@ from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxgmm._algorithms.stochastic import Stochastic
-from jaxgmm._estep.estep import Data
+from jaxgmm._estep.data import Data, Rows
 from jaxgmm._fit.loop import advance_lanes
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import Status
@@ -33,7 +32,7 @@ def check_mesh(mesh: Any, algorithm: Any) -> Mesh:
             f'the axes of mesh must be named "{LANES}" (lanes), "{ROWS}" (rows) or both, but they '
             f"are {mesh.axis_names}."
         )
-    if isinstance(algorithm, Stochastic) and size_of(mesh, ROWS) > 1:
+    if not algorithm.ascends and size_of(mesh, ROWS) > 1:
         raise ValueError(
             f'SVI draws its minibatches from all the rows: use a mesh without a "{ROWS}" axis.'
         )
@@ -55,15 +54,15 @@ def spread_rows(data: Data, mesh: Mesh) -> Data:
         x = jnp.pad(x, ((0, missing), (0, 0)), mode="edge")
         weight = jnp.pad(weight, (0, missing))
     axis = ROWS if ROWS in mesh.axis_names else None
-    x, weight = (jax.device_put(a, NamedSharding(mesh, P(axis))) for a in (x, weight))
+    rows = jax.device_put(Rows(x, weight), NamedSharding(mesh, P(axis)))
     everywhere = NamedSharding(mesh, P())
     shared = (data.centre, data.total, data.scale)
     centre, total, scale = (jax.device_put(a, everywhere) for a in shared)
-    return Data(x, weight, centre, total, scale, axis)
+    return Data(rows, centre, total, scale, axis)
 
 
 @functools.cache
-def advance_on(mesh: Mesh, history_length: int) -> Callable[..., tuple[State, Array, Array]]:
+def advance_on(mesh: Mesh, history_length: int) -> Callable[..., tuple[State, Array, Array, Array]]:
     """`advance_lanes` on a mesh, compiled: ``(algorithm, states, data, max_iter, tol, n_steps)``.
 
     The devices along ``data`` work on the same lanes and add up their sums once a pass; those along
@@ -72,24 +71,31 @@ def advance_on(mesh: Mesh, history_length: int) -> Callable[..., tuple[State, Ar
     lanes, rows = (axis if axis in mesh.axis_names else None for axis in (LANES, ROWS))
     n_devices = size_of(mesh, LANES)
 
-    def local(*args: Any) -> tuple[State, Array, Array]:
-        states, history, did = advance_lanes(*args, history_length=history_length)
-        return states, history, did if lanes is None else lax.pmax(did, lanes)
+    def local(*args: Any) -> tuple[State, Array, Array, Array]:
+        states, history, did, degenerate = advance_lanes(*args, history_length=history_length)
+        return states, history, did if lanes is None else lax.pmax(did, lanes), degenerate
 
     def advance(
-        algorithm: Any, states: State, data: Data, *limits: Array
-    ) -> tuple[State, Array, Array]:
+        algorithm: Any,
+        states: State,
+        data: Data,
+        max_iter: Array,
+        tol: Array,
+        n_steps: Array,
+        group: None = None,
+    ) -> tuple[State, Array, Array, Array]:
         n_lanes = states.status.shape[0]
         states = _fill(states, -n_lanes % n_devices)
         of_data = jax.tree.unflatten(jax.tree.structure(data), [P(rows), P(rows), P(), P(), P()])
-        states, history, did = jax.shard_map(
+        states, history, did, degenerate = jax.shard_map(
             local,
             mesh=mesh,
             in_specs=(P(), P(lanes), of_data, P(), P(), P()),
-            out_specs=(P(lanes), P(None, lanes), P()),
+            out_specs=(P(lanes), P(None, lanes), P(), P(lanes)),
             check_vma=False,
-        )(algorithm, states, data, *limits)
-        return jax.tree.map(lambda a: a[:n_lanes], states), history[:, :n_lanes], did
+        )(algorithm, states, data, max_iter, tol, n_steps)
+        states, degenerate = jax.tree.map(lambda a: a[:n_lanes], (states, degenerate))
+        return states, history[:, :n_lanes], did, degenerate
 
     return jax.jit(advance, out_shardings=NamedSharding(mesh, P()))
 

@@ -1,16 +1,15 @@
-"""The race: beaten lanes stop early, and those that go on move to smaller batches."""
+"""The race: beaten lanes stop early, and those that go on move to smaller batches.
 
-from typing import Any
+Lanes come in groups, one after the other, and race against those of their own group. Functions of
+the host, from one `Progress` to another.
+"""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
-from jaxgmm._lane.degenerate import is_degenerate
-from jaxgmm._lane.state import State
+from jaxgmm._fit.progress import Progress
 from jaxgmm._lane.status import FAILED, Status
-from jaxgmm._numerics.pytree import replace
+from jaxgmm._numerics.pytree import pick, replace
 
 # Fits of fewer lanes have no race.
 RACING_LANES = 16
@@ -27,20 +26,20 @@ _LARGE = 1 << 22
 _SAVED = 1 << 19
 
 
-def rungs(n_lanes: int, max_iter: int) -> list[tuple[int, int]]:
+def rungs(n_lanes: int, max_iter: int) -> tuple[tuple[int, int], ...]:
     """``(iteration, lanes that go on)`` of successive halving (Jamieson & Talwalkar 2016)."""
     out, iteration, lanes = [], _FIRST_RUNG, n_lanes
     while lanes > _SURVIVORS and iteration < max_iter:
         lanes = max(lanes // 4, _SURVIVORS)
         out.append((iteration, lanes))
         iteration *= 2
-    return out
+    return tuple(out)
 
 
 def beaten(
     status: np.ndarray, objective: np.ndarray, degenerate: np.ndarray, n_left: int
 ) -> np.ndarray:
-    """Which running lanes are not among the ``n_left`` best: ``(B,)``.
+    """Which running lanes of a group are not among the ``n_left`` best: ``(B,)``.
 
     Lanes that have converged count among the best; those that failed do not, nor those that would
     be refused if they ended now: on its way up a spike of the likelihood beats every other lane.
@@ -55,74 +54,54 @@ def beaten(
     return out
 
 
-class Batch:
-    """Some of the lanes of a fit, packed together, and which ones they are.
+def drop(progress: Progress, n_left: int) -> Progress:
+    """All but the ``n_left`` best lanes of each group get the status DROPPED."""
+    n = progress.n_lanes
+    status, objective = progress.of_all("status"), progress.of_all("objective")
+    degenerate = np.zeros(n, bool)
+    degenerate[progress.lanes] = np.asarray(progress.degenerate)
+    lost = np.concatenate(
+        [beaten(status[g], objective[g], degenerate[g], n_left) for g in progress.groups()]
+    )
+    status = np.where(lost, int(Status.DROPPED), status).astype(np.int32)
+    batch = replace(progress.batch, status=jnp.asarray(status[progress.lanes]))
+    return replace(progress, batch=batch)
 
-    Attributes:
-        everyone: states of all lanes, as they were when they last left a batch.
-        states: of those in the batch.
-        lanes: their numbers ``(B,)``.
+
+def revive(progress: Progress) -> Progress:
+    """Let the dropped lanes of a group go on where those that beat them all failed."""
+    status = progress.of_all("status")
+    again = np.zeros(status.shape, bool)
+    for g in progress.groups():
+        dropped = status[g] == Status.DROPPED
+        again[g] = dropped & (dropped | np.isin(status[g], FAILED)).all()
+    if not again.any():
+        return progress
+    status = np.where(again, int(Status.RUNNING), status).astype(np.int32)
+    everyone = replace(progress.states(), status=jnp.asarray(status))
+    lanes = np.arange(progress.n_lanes)
+    return replace(progress, everyone=everyone, batch=everyone, lanes=lanes, rungs=())
+
+
+def shrink(progress: Progress, work: int) -> Progress:
+    """Keep a power of two of lanes, the running ones among them, if that saves much.
+
+    Args:
+        progress: of the lanes.
+        work: responsibilities of a lane in an iteration, N K.
     """
-
-    def __init__(self, states: State):
-        self.everyone = states
-        self.states = states
-        self.lanes = np.arange(states.status.shape[0])
-
-    @property
-    def n_everyone(self) -> int:
-        return self.everyone.status.shape[0]
-
-    def all_states(self) -> State:
-        """The states of all lanes."""
-        if len(self.lanes) == self.n_everyone:
-            return self.states
-        return _put(self.everyone, self.states, jnp.asarray(self.lanes))
-
-    @property
-    def n_running(self) -> int:
-        return int(np.sum(np.asarray(self.states.status) == Status.RUNNING))
-
-    def drop(self, n_left: int) -> None:
-        """The beaten lanes of all get the status DROPPED."""
-        states = self.all_states()
-        status, objective = np.asarray(states.status), np.asarray(states.objective)
-        degenerate = np.asarray(_degenerate(states))
-        lanes = beaten(status, objective, degenerate, n_left)[self.lanes]
-        status = jnp.where(jnp.asarray(lanes), int(Status.DROPPED), self.states.status)
-        self.states = replace(self.states, status=status.astype(jnp.int32))
-
-    def revive(self) -> bool:
-        """Let the dropped lanes go on if those that beat them all failed; whether there are any."""
-        states = self.all_states()
-        status = np.asarray(states.status)
-        dropped = status == Status.DROPPED
-        failed = np.isin(status, FAILED)
-        if not dropped.any() or not (dropped | failed).all():
-            return False
-        again = jnp.where(jnp.asarray(dropped), int(Status.RUNNING), states.status)
-        self.everyone = self.states = replace(states, status=again.astype(jnp.int32))
-        self.lanes = np.arange(self.n_everyone)
-        return True
-
-    def shrink(self, work: int) -> None:
-        """Keep a power of two of lanes, the running ones among them, if that saves much.
-
-        Args:
-            work: responsibilities of a lane in an iteration, N K.
-        """
-        running = np.asarray(self.states.status) == Status.RUNNING
-        size = 1 << int(max(running.sum() - 1, 0)).bit_length()
-        if (_SURVIVORS - size) * work < _SAVED:  # a race that ends and moves share this size
-            size = max(size, _SURVIVORS)
-        saved = (len(self.lanes) - size) * work
-        if not running.any() or size * _SHRINK > len(self.lanes) or saved < _SAVED:
-            return
-        # what fills the new batch up are finished lanes, which the loop leaves alone
-        kept = np.sort(np.argsort(~running, kind="stable")[:size])
-        # together: an interruption finds all of them or none
-        everyone, states = self.all_states(), _get(self.states, jnp.asarray(kept))
-        self.everyone, self.states, self.lanes = everyone, states, self.lanes[kept]
+    lanes = progress.lanes
+    running = np.asarray(progress.batch.status) == Status.RUNNING
+    size = 1 << int(max(running.sum() - 1, 0)).bit_length()
+    if (_SURVIVORS - size) * work < _SAVED:  # a race that ends and moves share this size
+        size = max(size, _SURVIVORS)
+    saved = (len(lanes) - size) * work
+    if not running.any() or size * _SHRINK > len(lanes) or saved < _SAVED:
+        return progress
+    # what fills the new batch up are finished lanes, which the loop leaves alone
+    kept = np.sort(np.argsort(~running, kind="stable")[:size])
+    batch = pick(progress.batch, jnp.asarray(kept))
+    return replace(progress, everyone=progress.states(), batch=batch, lanes=lanes[kept])
 
 
 def worth_shrinking(work: int, n_lanes: int) -> bool:
@@ -133,19 +112,3 @@ def worth_shrinking(work: int, n_lanes: int) -> bool:
         n_lanes: of the fit.
     """
     return work * n_lanes >= _LARGE
-
-
-_degenerate = jax.jit(jax.vmap(is_degenerate))
-
-
-@jax.jit
-def _get(states: State, lanes: Array) -> State:
-    return jax.tree.map(lambda a: a[lanes], states)
-
-
-@jax.jit
-def _put(everyone: State, some: State, lanes: Array) -> State:
-    def put(a: Any, b: Any) -> Any:
-        return a.at[lanes].set(b)
-
-    return jax.tree.map(put, everyone, some)

@@ -10,18 +10,18 @@ from jaxgmm._algorithms.base import Algorithm
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import FAILED, Status
 from jaxgmm._numerics.devices import for_everyone
-from jaxgmm._numerics.pytree import take
+from jaxgmm._numerics.pytree import pick
 
 # Distinct optima that a summary lists.
 _OPTIMA = 5
 
 
 class Result:
-    """All lanes of a fit, and the best of them.
+    """All lanes of a fit, and the best lane.
 
     Attributes:
-        states: of all lanes; every leaf leads with R.
-        history: objective after each iteration ``(T, R)``, NaN where a lane did none; or None.
+        states: the states of all lanes; the first axis of every leaf is R.
+        history: objective after each iteration, ``(T, R)``, NaN where a lane had ended; or None.
         interrupted: whether Ctrl-C ended the fit.
         notes: sentences about the data that a user should know.
     """
@@ -42,16 +42,16 @@ class Result:
 
     @property
     def failed(self) -> np.ndarray:
-        """Which lanes failed, and must not be used: ``(R,)``."""
+        """Which lanes failed, so that they must not be used: ``(R,)``."""
         return np.isin(np.asarray(self.states.status), FAILED)
 
     @property
     def best_index(self) -> int:
         """The lane with the highest objective among those that did not fail.
 
-        A failed or degenerate lane is never the best, however high its objective (see
-        `is_degenerate`), nor is one that was dropped; when all failed, it is the one of them with
-        the highest finite objective.
+        A lane that failed (see also `is_degenerate`) or was dropped is never the best, however high
+        its objective is. If all lanes failed, it is the lane with the highest finite
+        objective.
         """
         objective = np.asarray(self.states.objective, np.float64)
         failed = self.failed | (np.asarray(self.states.status) == Status.DROPPED)
@@ -65,13 +65,13 @@ class Result:
     @property
     def best(self) -> State:
         """The state of the best lane, without the lane axis."""
-        return take(self.states, self.best_index)
+        return pick(self.states, self.best_index)
 
     def optima(self, tolerance: float = 0.01) -> list[tuple[float, int]]:
-        """The distinct optima that the lanes found: ``(objective, lanes there)``, best first.
+        """The optima that the lanes found: ``(objective, number of lanes)``, the best first.
 
-        Of the lanes that converged; two objectives within ``tolerance`` nats of one another, or of
-        one between them, are taken for one optimum.
+        Only lanes that converged count. Two lanes are at one optimum if their objectives differ by
+        at most ``tolerance`` nats, or are linked by objectives of other lanes at such distances.
         """
         status = np.asarray(self.states.status)
         found = np.asarray(self.states.objective, np.float64)[status == Status.CONVERGED]

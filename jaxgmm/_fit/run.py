@@ -6,7 +6,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from jaxgmm._algorithms.base import Algorithm
-from jaxgmm._estep.estep import prepare
+from jaxgmm._estep.data import Rows, as_rows, prepare
 from jaxgmm._fit.loop import advance_lanes
 from jaxgmm._fit.mesh import advance_on, check_mesh, spread_rows
 from jaxgmm._lane.state import State
@@ -15,7 +15,7 @@ from jaxgmm._lane.state import State
 def run(
     algorithm: Algorithm,
     states: State,
-    x: Float[Array, "N D"],
+    x: Float[Array, "N D"] | Rows,
     *,
     max_iter: int | Array = 500,
     tol: float | Array = 1e-6,
@@ -25,22 +25,22 @@ def run(
 ) -> tuple[State, Float[Array, "T R"]]:
     """Iterate R lanes until each has converged, failed or done ``max_iter`` iterations.
 
-    Pure: use it under `jax.jit` and `jax.vmap`, or inside a larger program. The lanes share ``x``;
-    a finished lane is frozen, and none depends on another. One scalar condition, whether any lane
-    is running, ends the loop.
+    The function is pure: use it under `jax.jit` and `jax.vmap`, or inside a larger program. The
+    lanes share ``x``. A lane that has ended does not change any more, and no lane depends on
+    another. The loop ends when no lane is running.
 
     Args:
         algorithm: from `em`, `cavi` or `svi`.
-        states: every leaf leads with R, as ``jax.vmap(algorithm.init, (0, None))(keys, x)`` gives.
-        max_iter: iterations per lane, counted from its own start; traced.
+        states: R lanes, as ``jax.vmap(algorithm.init, (0, None))(keys, x)`` gives.
+        max_iter: largest number of iterations of a lane, counted from its own start; traced.
         tol: change of the objective, per sample and iteration, below which a lane has converged;
-            0 never converges; traced.
+            with 0 no lane converges; traced.
         sample_weight: non-negative, ``(N,)``.
         history_length: number of iterations whose objectives are recorded (static).
         mesh: devices with axes named ``"restarts"``, ``"data"`` or both, as in `fit` (static).
 
     Returns:
-        The states, and the objective after each iteration ``(T, R)``, NaN where a lane did none.
+        The states, and the objective after each iteration, ``(T, R)``; NaN where a lane had ended.
 
     Example:
         >>> import jax, jaxgmm
@@ -52,14 +52,14 @@ def run(
         >>> history.shape
         (50, 4)
     """
-    data = prepare(x, sample_weight)
+    data = prepare(as_rows(x, sample_weight))
     if mesh is None:
-        states, history, _ = advance_lanes(
+        states, history, *_ = advance_lanes(
             algorithm, states, data, max_iter, tol, max_iter, history_length=history_length
         )
         return states, history
     mesh = check_mesh(mesh, algorithm)
-    limits = (jnp.asarray(max_iter, jnp.int32), jnp.asarray(tol, x.dtype))
+    limits = (jnp.asarray(max_iter, jnp.int32), jnp.asarray(tol, data.x.dtype))
     advance = advance_on(mesh, history_length)
-    states, history, _ = advance(algorithm, states, spread_rows(data, mesh), *limits, limits[0])
+    states, history, *_ = advance(algorithm, states, spread_rows(data, mesh), *limits, limits[0])
     return states, history

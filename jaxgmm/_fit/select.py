@@ -12,29 +12,25 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxgmm._algorithms.base import Algorithm
-from jaxgmm._algorithms.cavi import CAVI, cavi
-from jaxgmm._algorithms.em import EM, em
+from jaxgmm._algorithms.cavi import cavi
+from jaxgmm._algorithms.em import em
+from jaxgmm._estep.data import Rows, check_rows
+from jaxgmm._fit.driver import Limits
 from jaxgmm._fit.selection import CRITERIA, Selection
 from jaxgmm._fit.sweep import Options, Outcome, Sweep
-from jaxgmm._lane.starts import check_start
+from jaxgmm._lane.given import check_start
 from jaxgmm._lane.status import Status
+from jaxgmm._model.checks import check_model
+from jaxgmm._model.defaults import default_prior, flat_prior
 from jaxgmm._model.families import FAMILIES
 from jaxgmm._model.padding import unpad
-from jaxgmm._model.prior import default_prior, flat_prior
-from jaxgmm._numerics.checks import (
-    check_choice,
-    check_model,
-    check_non_negative,
-    check_positive_int,
-    check_samples,
-    check_weights,
-)
-from jaxgmm._numerics.pytree import replace
+from jaxgmm._model.prior import Prior
+from jaxgmm._numerics.checks import check_choice, check_non_negative, check_positive_int
 
 
 def select(
     key: Array,
-    x: ArrayLike,
+    x: ArrayLike | Rows,
     n_components: Iterable[int] = range(1, 11),
     covariance: str | Sequence[str] = tuple(FAMILIES),
     criterion: str = "bic",
@@ -42,7 +38,7 @@ def select(
     algorithm: Callable[[int, str], Algorithm] | None = None,
     n_restarts: int = 16,
     n_folds: int = 5,
-    init: str = "mixed",
+    init: str | Callable[..., Array] = "mixed",
     max_iter: int = 1000,
     tol: float = 1e-6,
     sample_weight: ArrayLike | None = None,
@@ -50,36 +46,38 @@ def select(
 ) -> Selection:
     """Fit every number of components under every covariance, and choose by a criterion.
 
-    All K of one covariance are lanes of one program: a model with fewer components has the others
-    absent, at no difference to its fit. So a sweep compiles two programs a covariance, whatever the
-    range of K. Lanes of one K race, and the best of them then tries moves as in `fit`; some of the
-    moves come from its neighbours, the best of K - 1 with a component split and the best of K + 1
-    with two merged (after Ueda et al. 2000), as long as they find something better.
+    All K of one covariance are lanes of one program. In a lane with fewer components the other
+    components are absent, which does not change its fit. So two programs are compiled for each
+    covariance, whatever the range of K. The lanes of one K race. The best of them then tries moves,
+    as in `fit`, as long as they find something better. Some moves come from neighbours: from the
+    best lane of K - 1 with a component split, and from the best lane of K + 1 with two components
+    merged (after Ueda et al. 2000).
 
     Args:
         key: PRNG key.
         x: samples, ``(N, D)``.
         n_components: the K to try.
-        covariance: names of covariances, or one of them; or any names that your ``algorithm``
+        covariance: one or more names of covariances; or any names that your ``algorithm``
             knows.
         criterion: ``"bic"`` (Schwarz 1978), ``"aic"`` (Akaike 1974) or ``"icl"`` (Biernacki et al.
-            2000), of which the smallest is the best; ``"elbo"``, the bound of the evidence, or
-            ``"cv"``, the mean log-density of a held-out sample in nats, of which the largest is.
-        algorithm: from K and the name of a covariance to `em` or `cavi` with the model; by default
-            maximum likelihood. By default ``"elbo"`` takes CAVI with the prior that `default_prior`
-            makes for the largest K: one prior for every K, since evidences under priors that
-            change with K do not compare.
+            2000), of which the smallest is best; ``"elbo"``, the bound of the evidence, or
+            ``"cv"``, the mean log density of a held-out sample in nats, of which the largest is
+            best.
+        algorithm: a function from K and the name of a covariance to an algorithm, which is `em` or
+            `cavi`, also inside `squarem` or `annealed`. The default is maximum likelihood, and for
+            ``"elbo"`` CAVI with the prior that `default_prior` makes for the largest K. It is one
+            prior for every K, because evidences under different priors cannot be compared.
         n_restarts: lanes for each K and covariance.
-        n_folds: of ``"cv"``.
-        init: a start by name, see `Algorithm.init`.
-        max_iter: iterations of a lane, at most.
+        n_folds: number of folds of ``"cv"``.
+        init: a random start by name or a function, see `Algorithm.init`.
+        max_iter: largest number of iterations of a lane.
         tol: as in `fit`.
         sample_weight: non-negative, ``(N,)``; the N of ``"bic"`` is their sum.
         progress: whether to show a progress bar; by default only on a terminal.
 
     Returns:
         `Selection`, with ``table``, ``best``, ``states`` and a printed form. Ctrl-C returns the
-        covariances that were done.
+        covariances that were finished.
 
     Raises:
         ValueError: before any tracing, for bad samples or weights, unknown names, no K, a K above
@@ -92,8 +90,7 @@ def select(
         >>> selection.n_components, selection.covariance
         (1, 'spherical')
     """
-    x = check_samples(x)
-    weight = check_weights(sample_weight, x)
+    rows = check_rows(x, sample_weight)
     sizes = sorted({check_positive_int("n_components", k) for k in n_components})
     names = [covariance] if isinstance(covariance, str) else list(covariance)
     check_choice("criterion", criterion, CRITERIA)
@@ -105,28 +102,29 @@ def select(
     if algorithm is None:
         for name in names:
             check_choice("covariance", name, FAMILIES)
-        algorithm = _default_algorithm(x, sizes[-1], criterion)
+        algorithm = _default_algorithm(rows.x, sizes[-1], criterion)
     sweeps = {name: [algorithm(k, name) for k in sizes] for name in names}
     for name, algorithms in sweeps.items():
-        _check_sweep(name, algorithms, sizes, x, criterion)
-    check_start(init, sweeps[names[0]][-1].prior, x.shape[0])
-    folds: list[Fold] = [(weight, None)]
+        _check_sweep(name, algorithms, sizes, rows.x, criterion)
+    start = check_start(init, sweeps[names[0]][-1].prior, rows.n_samples)
+    if isinstance(start, dict):
+        raise ValueError(f"init must be a random start by name, or a function, but it is {init!r}.")
+    folds: list[Fold] = [(rows, None)]
     if criterion == "cv":
-        folds = _folds(key, x, weight, n_folds)
-    options = Options(init, n_restarts, max_iter, tol)
-    return _run_sweeps(key, x, sweeps, sizes, folds, criterion, options, progress)
+        folds = _folds(key, rows, n_folds)
+    options = Options(start, n_restarts, Limits(max_iter, tol))
+    return _run_sweeps(key, sweeps, sizes, folds, criterion, options, progress)
 
 
 def _default_algorithm(x: Array, largest: int, criterion: str) -> Callable[[int, str], Algorithm]:
     @functools.cache
-    def whole(covariance: str) -> Algorithm:
-        if criterion == "elbo":
-            return cavi(default_prior(x, largest, covariance))
-        return em(flat_prior(largest, x.shape[1], covariance, x.dtype))
+    def widest(covariance: str) -> Prior:
+        return default_prior(x, largest, covariance)
 
     def make(k: int, covariance: str) -> Algorithm:
-        out = whole(covariance)
-        return replace(out, prior=unpad(out.prior, k, mode=out.view == "mode"))
+        if criterion == "elbo":
+            return cavi(unpad(widest(covariance), k))
+        return em(flat_prior(k, x.shape[1], covariance, x.dtype))
 
     return make
 
@@ -135,10 +133,10 @@ def _check_sweep(
     name: str, algorithms: Sequence[Any], sizes: list[int], x: Array, criterion: str
 ) -> None:
     for k, algorithm in zip(sizes, algorithms, strict=True):
-        if not isinstance(algorithm, EM | CAVI):
+        if not isinstance(algorithm, Algorithm) or not algorithm.ascends:
             raise ValueError(
-                f"algorithm({k}, {name!r}) must come from jaxgmm.em or jaxgmm.cavi, but it is a "
-                f"{type(algorithm).__name__}."
+                f"algorithm({k}, {name!r}) must come from jaxgmm.em or jaxgmm.cavi, plain or "
+                f"wrapped, but it is a {type(algorithm).__name__}."
             )
         if algorithm.prior.n_components != k:
             raise ValueError(
@@ -151,7 +149,7 @@ def _check_sweep(
                 f"algorithm must give one kind of model for all K of a covariance, but for "
                 f"{name!r} it gives {_kind(algorithms[0])} and {_kind(algorithm)}."
             )
-    if criterion == "elbo" and not isinstance(algorithms[0], CAVI):
+    if criterion == "elbo" and algorithms[0].view.point:
         raise ValueError(
             'criterion="elbo" compares bounds of the evidence, and needs jaxgmm.cavi, but '
             f"algorithm({sizes[0]}, {name!r}) is {algorithms[0].name}."
@@ -164,14 +162,14 @@ def _kind(algorithm: Any) -> str:
     return f"{algorithm.name} of {covariance} covariances and {type(prior.weights).__name__}"
 
 
-# The weights of the rows that are fitted, and of those that are held out from that.
-Fold = tuple[Array | None, Array | None]
+# The rows that are fitted, and the weights of those that are held out from that.
+Fold = tuple[Rows, Array | None]
 
 
-def _folds(key: Array, x: Array, weight: Array | None, n_folds: int) -> list[Fold]:
+def _folds(key: Array, rows: Rows, n_folds: int) -> list[Fold]:
     """All the rows, and then all but each fold: one program for all of them."""
     check_positive_int("n_folds", n_folds)
-    n_samples = x.shape[0]
+    x, weight, n_samples = rows.x, rows.weight, rows.n_samples
     if not 2 <= n_folds <= n_samples:
         raise ValueError(f"n_folds must be from 2 to {n_samples}, the rows of x; got {n_folds}.")
     whole = np.ones(n_samples, x.dtype) if weight is None else np.asarray(weight)
@@ -180,12 +178,11 @@ def _folds(key: Array, x: Array, weight: Array | None, n_folds: int) -> list[Fol
     fold[order] = np.arange(n_samples) % n_folds
     held = [np.where(fold == i, whole, 0).astype(x.dtype) for i in range(n_folds)]
     parts = [(whole, np.zeros_like(whole)), *((whole - h, h) for h in held)]
-    return [(jnp.asarray(a), jnp.asarray(b)) for a, b in parts]
+    return [(Rows(x, jnp.asarray(a)), jnp.asarray(b)) for a, b in parts]
 
 
 def _run_sweeps(
     key: Array,
-    x: Array,
     sweeps: dict[str, list[Any]],
     sizes: list[int],
     folds: list[Fold],
@@ -207,12 +204,12 @@ def _run_sweeps(
     try:
         for name, algorithms in sweeps.items():
             bar.set_postfix_str(name, refresh=False)
-            sweep = Sweep(algorithms, sizes, x, options)
+            sweep = Sweep(algorithms, sizes, folds[0][0], options)
             outcomes = []
             for i, fold in enumerate(folds):
                 outcomes.append(sweep.run(jax.random.fold_in(key, i), *fold))
                 bar.update()
-            found.extend(_rows(name, sweep, outcomes, float(outcomes[0].total)))
+            found.extend(_rows(name, sweep, outcomes))
     except KeyboardInterrupt:
         if not found:
             raise
@@ -222,10 +219,11 @@ def _run_sweeps(
     return Selection(criterion, found, interrupted)
 
 
-def _rows(name: str, sweep: Sweep, folds: list[Outcome], total: float) -> list[dict]:
+def _rows(name: str, sweep: Sweep, folds: list[Outcome]) -> list[dict]:
     """One row of the table for each K: the fit to all the data, and its criteria."""
     out = []
     fitted, *held_out = folds
+    total = fitted.total
     for g, k in enumerate(sweep.sizes):
         algorithm = sweep.algorithms[g]
         status = Status(int(fitted.best.status[g]))
@@ -240,7 +238,7 @@ def _rows(name: str, sweep: Sweep, folds: list[Outcome], total: float) -> list[d
             "bic": bic,
             "aic": 2 * df - 2 * log_likelihood,
             "icl": bic - 2 * log_assignment,
-            "elbo": float(fitted.best.objective[g]) if algorithm.view != "mode" else math.nan,
+            "elbo": float(fitted.best.objective[g]) if not algorithm.view.point else math.nan,
             "cv": math.nan,
             "cv_error": math.nan,
             "status": status,

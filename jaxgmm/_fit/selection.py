@@ -12,16 +12,16 @@ CRITERIA = {"bic": 1, "aic": 1, "icl": 1, "elbo": -1, "cv": -1}
 
 
 class Selection:
-    """Every K under every covariance, and the best of them by a criterion.
+    """The fits of every K under every covariance, and the best fit by a criterion.
 
     Attributes:
-        criterion: by which ``best`` is chosen.
+        criterion: the criterion that chooses ``best``.
         table: columns by name, each a NumPy array with a row for each K and covariance:
             ``covariance``, ``n_components``, ``n_parameters``, ``log_likelihood`` (of the
             `mixture`, in nats), ``bic``, ``aic``, ``icl``, ``elbo``, ``cv``, ``cv_error`` (its
             standard error), ``status``; NaN where a criterion was not computed or all failed.
-        states: the fit of each row.
-        interrupted: whether Ctrl-C ended it before the last covariance.
+        states: the best state of each row.
+        interrupted: whether Ctrl-C ended the selection before the last covariance.
     """
 
     def __init__(self, criterion: str, rows: list[dict[str, Any]], interrupted: bool):
@@ -32,10 +32,10 @@ class Selection:
 
     @property
     def best_index(self) -> int:
-        """The row with the best criterion; a row whose lanes all failed is none.
+        """The row with the best criterion, of those in which not all lanes failed.
 
         Raises:
-            ValueError: if that is so for every row.
+            ValueError: if all lanes failed in every row.
         """
         loss = CRITERIA[self.criterion] * self.table[self.criterion]
         if np.isnan(loss).all():
@@ -59,13 +59,13 @@ class Selection:
         return str(self.table["covariance"][self.best_index])
 
     def curves(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """For each covariance the K that were tried, and the criterion of each."""
+        """For each covariance: the K that were tried, and the criterion for each K."""
         name = self.table["covariance"]
         columns = self.table["n_components"], self.table[self.criterion]
         return {str(c): (columns[0][name == c], columns[1][name == c]) for c in dict.fromkeys(name)}
 
     def summary(self) -> str:
-        """The criterion for each K and covariance, the best in brackets, and what went wrong."""
+        """The criterion by K and covariance, with the best in brackets, and the failures."""
         curves = self.curves()
         sizes = sorted({int(k) for k in self.table["n_components"]})
         value = {

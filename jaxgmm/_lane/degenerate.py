@@ -2,10 +2,9 @@
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from jaxgmm._lane.state import State
-from jaxgmm._numerics import linalg
 
 # What counts as a handful of samples, in units of the number that leaves a covariance singular;
 # the smallest variance in any direction beside the pooled one, for a handful and for any number.
@@ -18,20 +17,20 @@ def is_degenerate(state: State) -> Bool[Array, ""]:
     """Whether a point estimate has a component that is an artefact rather than a cluster.
 
     The likelihood of a mixture is unbounded: a component that shrinks onto a few samples, or onto
-    samples that share a value, raises it without limit, and near such points there are spurious
-    local maxima of finite height (McLachlan & Peel 2000, sections 3.8 and 3.10). So under a prior
-    that does not bound the likelihood a component is refused when
+    samples that share a value, raises it without limit. Near such points there are spurious local
+    maxima of finite height (McLachlan & Peel 2000, sections 3.8 and 3.10). So under a prior that
+    does not bound the likelihood, a component is refused in two cases:
 
-    - fewer samples stand behind its covariance than keep it from being singular by itself: D + 1
-      for a full covariance, 2 for a diagonal or spherical one; or
-    - in some direction its variance is below 1e-6 of the pooled within-component variance; or
-      below 1e-2 of it for a component of a handful of samples, fewer than five times as many.
+    - It has fewer samples than its covariance needs in order not to be singular: D + 1 samples for
+      a full covariance, 2 samples for a diagonal or spherical covariance.
+    - In some direction its variance is below 1e-6 of the pooled within-component variance. For a
+      component with fewer than five times the number of samples above, the limit is 1e-2.
 
-    The second is Hathaway's (1985) constraint ``lambda_min(Sigma_i Sigma_j^-1) >= c``, with the
+    The second case is Hathaway's (1985) constraint ``lambda_min(Sigma_i Sigma_j^-1) >= c`` with the
     pooled covariance for Sigma_j, so that it is invariant under affine maps of the data. Under any
-    prior a covariance that is singular to the dtype's precision is refused; a component with a
-    covariance that is known or common to all is refused when it is empty. The posterior of CAVI or
-    SVI is never refused: its bound is finite and right.
+    prior, a covariance that is singular to the precision of the dtype is refused. If the covariance
+    is known or common to all components, a component is refused when it is empty. The posterior of
+    CAVI or SVI is never refused: its bound is finite and right.
 
     Returns:
         A boolean scalar for one state.
@@ -43,39 +42,22 @@ def is_degenerate(state: State) -> Bool[Array, ""]:
         >>> bool(jaxgmm.is_degenerate(state))
         False
     """
-    if state.view != "mode":
+    if not state.view.point:
         return jnp.asarray(False)
     components = state.posterior.components
     empty = components.empty()
-    if components.minimum_samples == 0:
+    minimum = components.minimum_samples
+    if minimum == 0:
         return jnp.any(empty)
     samples = components.effective_samples()
-    covariance = components.covariances(mode=True, reg_covar=state.reg_covar)
-    regularised = state.reg_covar > 0
-    few = (samples < components.minimum_samples) & ~regularised
-    handful = samples < HANDFUL * components.minimum_samples
+    m = state.view.estimate(state.posterior)
+    few = (samples < minimum) & ~(state.view.reg_covar > 0)
     behind = jnp.where(state.prior.weights.present(), samples, 0)
-    thin = _thin(behind, covariance, handful)
-    unbounded = (few | thin) & state.prior.components.improper()
-    return jnp.any(empty | unbounded | _unresolved(components.mean, covariance))
-
-
-def _thin(samples: Array, covariance: Float[Array, "K D D"], handful: Array) -> Array:
-    eps = jnp.finfo(covariance.dtype).eps
-    pooled = linalg.einsum("k,kij->ij", samples / jnp.sum(samples), covariance)
-    ratio = jnp.where(handful, THIN, max(VANISHING, 10 * float(eps)))
-    return _indefinite(covariance - ratio[:, None, None] * pooled)
-
-
-def _unresolved(mean: Float[Array, "K D"], covariance: Float[Array, "K D D"]) -> Array:
-    """Whether a covariance is singular, or a variance 0, to the precision of the dtype."""
-    eps = jnp.finfo(mean.dtype).eps
-    sd = jnp.sqrt(linalg.diagonal(covariance))
-    correlation = covariance / (sd[:, :, None] * sd[:, None, :])
-    singular = _indefinite(correlation - 64 * eps * jnp.eye(mean.shape[1], dtype=sd.dtype))
-    return singular | jnp.any(sd <= 4 * eps * jnp.abs(mean), axis=-1)
-
-
-def _indefinite(matrix: Float[Array, "K D D"]) -> Bool[Array, " K"]:
-    # cheaper than eigenvalues: lambda_min(a) > c exactly where a - c I has a Cholesky factor
-    return ~jnp.all(jnp.isfinite(linalg.diagonal(linalg.cholesky(matrix))), axis=-1)
+    eps = jnp.finfo(m.means.dtype).eps
+    ratio = jnp.where(samples < HANDFUL * minimum, THIN, max(VANISHING, 10 * float(eps)))
+    thin = ~m.kind.exceeds(m.covariance, ratio.astype(eps.dtype), behind / jnp.sum(behind))
+    unbounded = (few | thin) & components.improper()
+    # a covariance that is singular, or a variance that is 0, to the precision of the dtype
+    sd = jnp.sqrt(m.variances())
+    unresolved = ~m.kind.resolved(m.covariance) | jnp.any(sd <= 4 * eps * jnp.abs(m.means), axis=-1)
+    return jnp.any(empty | unbounded | unresolved)

@@ -8,9 +8,8 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from jaxgmm._estep.assigned import nearest_stats
-from jaxgmm._estep.estep import Data
+from jaxgmm._estep.data import Rows
 from jaxgmm._numerics.blocks import map_blocks
-from jaxgmm._numerics.pytree import replace
 
 # A start looks at this many random rows where there are more, or at more for each parameter of a
 # mean and its covariance's diagonal: a pass over all of them costs as much as thirty iterations.
@@ -28,7 +27,7 @@ def unit_of(x: Array) -> Array:
 
 
 def seeds(
-    key: Array, data: Data, n_components: int, *, spread: bool, unit: Array | None = None
+    key: Array, rows: Rows, n_components: int, *, spread: bool, unit: Array | None = None
 ) -> Float[Array, "K D"]:
     """K rows of the data: by k-means++ (Arthur & Vassilvitskii 2007) if ``spread``, or at random.
 
@@ -38,14 +37,14 @@ def seeds(
     one that leaves the least sum of squared distances.
     """
     rows_key, first_key, key = jax.random.split(key, 3)
-    few = some_rows(rows_key, data, n_components)
+    few = some_rows(rows_key, rows, n_components)
     x, weight = few.x, few.weight
     log_weight = jnp.zeros((x.shape[0],), x.dtype) if weight is None else jnp.log(weight)
     if not spread:
         # Gumbel top-k: without replacement, with chances proportional to the weights
         noise = jax.random.gumbel(first_key, log_weight.shape, x.dtype)
         return x[lax.top_k(log_weight + noise, n_components)[1]]
-    scaled = x / (unit_of(data.x) if unit is None else unit)
+    scaled = x / (unit_of(rows.x) if unit is None else unit)
     candidates = 2 + int(math.log(n_components))
 
     def choose(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -56,10 +55,10 @@ def seeds(
         upto = jnp.cumsum(mass)
         draws = jax.random.uniform(jax.random.fold_in(key, i), (candidates,), x.dtype)
         # in (0, total], and the first row that reaches it: never one without mass
-        rows = jnp.sum(upto < (1 - draws[:, None]) * upto[-1], axis=-1, dtype=index.dtype)
-        left = jnp.minimum(distance, jax.vmap(gap)(rows))
+        found = jnp.sum(upto < (1 - draws[:, None]) * upto[-1], axis=-1, dtype=index.dtype)
+        left = jnp.minimum(distance, jax.vmap(gap)(found))
         best = jnp.argmin(jnp.sum(left if weight is None else left * weight, axis=-1))
-        return index.at[i].set(rows[best]), left[best]
+        return index.at[i].set(found[best]), left[best]
 
     def gap(row: Array) -> Array:
         return jnp.sum((scaled - scaled[row]) ** 2, axis=-1)
@@ -76,7 +75,7 @@ _ROUNDS = 5
 _OVERSAMPLING = 2
 
 
-def parallel_seeds(key: Array, data: Data, n_components: int) -> Float[Array, "K D"]:
+def parallel_seeds(key: Array, rows: Rows, n_components: int) -> Float[Array, "K D"]:
     """K rows of the data by k-means|| (Bahmani et al. 2012): a few passes over all the rows.
 
     Each of five rounds draws ``2 K`` rows together, with chances proportional to their weight times
@@ -86,7 +85,7 @@ def parallel_seeds(key: Array, data: Data, n_components: int) -> Float[Array, "K
     passes that it suits rows that lie on several devices.
     """
     first_key, final_key, key = jax.random.split(key, 3)
-    x, weight, unit = data.x, data.weight, unit_of(data.x)
+    x, weight, unit = rows.x, rows.weight, unit_of(rows.x)
     n_samples = x.shape[0]
     log_weight = jnp.zeros((n_samples,), x.dtype) if weight is None else jnp.log(weight)
     number = min(_OVERSAMPLING * n_components, n_samples)
@@ -111,17 +110,17 @@ def parallel_seeds(key: Array, data: Data, n_components: int) -> Float[Array, "K
     candidates = jnp.concatenate([first, drawn.reshape(-1, x.shape[1])])
     # the spherical structure: only the counts are looked at
     stats = nearest_stats(x, candidates, unit, sample_weight=weight, structure="spherical")
-    chosen = replace(data, x=candidates, weight=stats.count)
+    chosen = Rows(candidates, stats.count)
     return seeds(final_key, chosen, n_components, spread=True, unit=unit)
 
 
-def lloyd(key: Array, data: Data, points: Float[Array, "K D"]) -> Float[Array, "K D"]:
+def lloyd(key: Array, rows: Rows, points: Float[Array, "K D"]) -> Float[Array, "K D"]:
     """The points after some of Lloyd's (1982) k-means iterations, on a subset of many rows.
 
     Distances are in units of each feature's standard deviation; a point that is nearest to no row
     stays where it is.
     """
-    few, unit = some_rows(key, data, points.shape[0]), unit_of(data.x)
+    few, unit = some_rows(key, rows, points.shape[0]), unit_of(rows.x)
 
     def iterate(_: Array, points: Array) -> Array:
         # the spherical structure: scatters are not looked at, and these are the least of them
@@ -137,11 +136,16 @@ def n_start_rows(n_samples: int, dimension: int, n_components: int) -> int:
     return min(n_samples, many)
 
 
-def some_rows(key: Array, data: Data, n_components: int) -> Data:
+def some_rows(key: Array, rows: Rows, n_components: int) -> Rows:
     """All the rows, or of very many a random subset with replacement."""
-    x, weight = data.x, data.weight
-    n_rows = n_start_rows(x.shape[0], x.shape[1], n_components)
-    if x.shape[0] <= n_rows:
-        return data
-    chosen = jax.random.randint(key, (n_rows,), 0, x.shape[0])
-    return replace(data, x=x[chosen], weight=None if weight is None else weight[chosen])
+    return rows.sample(key, n_start_rows(rows.n_samples, rows.n_features, n_components))
+
+
+def k_means_plus_plus(key: Array, rows: Rows, n_components: int) -> Float[Array, "K D"]:
+    """`seeds` far from one another."""
+    return seeds(key, rows, n_components, spread=True)
+
+
+def random_points(key: Array, rows: Rows, n_components: int) -> Float[Array, "K D"]:
+    """`seeds` at random."""
+    return seeds(key, rows, n_components, spread=False)

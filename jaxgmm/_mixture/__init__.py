@@ -1,1 +1,4 @@
-"""The fitted mixture: densities, samples, quantiles, criteria, algebra."""
+"""The fitted mixture: densities, samples, quantiles, criteria, algebra.
+
+Every function takes a `State` or a `Mixture`, which ``mixture`` reads off a state.
+"""

@@ -7,6 +7,7 @@ under `jax.jit`, `jax.vmap` and `jax.grad`.
 import functools
 import operator
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +17,20 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from jaxgmm._estep.potentials import logits
-from jaxgmm._fit.moves import compact, merged, pairs_by_cost
-from jaxgmm._mixture.mixture import Mixture, Moments, check_mixture, moments_of, potentials_at
+from jaxgmm._mixture.merging import compact, merged, pairs_by_cost, put
+from jaxgmm._mixture.mixture import Mixture, check_mixture, potentials_at
+from jaxgmm._model.estimate import Estimate
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.checks import check_covariance, check_positive_int
 
 Features = int | Sequence[int]
+
+
+class Moments(NamedTuple):
+    """Mean ``(D,)`` and covariance ``(D, D)`` of a distribution; a first axis M counts several."""
+
+    mean: Float[Array, "*M D"]
+    covariance: Float[Array, "*M D D"]
 
 
 def marginal(mixture: Mixture, features: Features) -> Mixture:
@@ -33,7 +42,7 @@ def marginal(mixture: Mixture, features: Features) -> Mixture:
     Example:
         >>> import jax.numpy as jnp, jaxgmm
         >>> m = jaxgmm.Mixture(jnp.ones(1), jnp.array([[1.0, 2.0, 3.0]]), jnp.eye(3)[None])
-        >>> print(jaxgmm.marginal(m, [2, 0]).means)
+        >>> print(jaxgmm.algebra.marginal(m, [2, 0]).means)
         [[3. 1.]]
     """
     m = check_mixture(mixture)
@@ -44,17 +53,17 @@ def marginal(mixture: Mixture, features: Features) -> Mixture:
 def condition(mixture: Mixture, features: Features, values: ArrayLike) -> Mixture:
     """The mixture of the remaining features given the values of some.
 
-    Every component by the normal's conditional (Bishop 2006, eq. 2.81 and 2.82), with weights
-    proportional to ``pi_k Normal(values | mu_k, Sigma_k)`` of the given features.
+    Each component becomes the conditional normal distribution (Bishop 2006, eq. 2.81 and 2.82). The
+    weights are proportional to ``pi_k Normal(values | mu_k, Sigma_k)`` of the given features.
 
     Args:
         mixture: of D features.
         features: indices of the d given ones (static).
-        values: theirs, in the same order, ``(d,)``; or ``(M, d)``, a condition a row.
+        values: their values, in the same order, ``(d,)``; or ``(M, d)``, one condition in each row.
 
     Returns:
-        `Mixture` of the other D - d features, in their order; for ``(M, d)`` values every leaf
-        leads with M: pass it to functions of one mixture by `jax.vmap`.
+        `Mixture` of the other D - d features, in their order. For ``(M, d)`` values the first axis
+        of every leaf is M; use `jax.vmap` to pass it to functions of one mixture.
 
     Raises:
         ValueError: for bad indices, no feature that remains, values of another width.
@@ -63,7 +72,7 @@ def condition(mixture: Mixture, features: Features, values: ArrayLike) -> Mixtur
         >>> import jax.numpy as jnp, jaxgmm
         >>> covariances = jnp.array([[[1.0, 0.5], [0.5, 1.0]]])
         >>> m = jaxgmm.Mixture(jnp.ones(1), jnp.zeros((1, 2)), covariances)
-        >>> print(jaxgmm.condition(m, [0], jnp.array([2.0])).means)
+        >>> print(jaxgmm.algebra.condition(m, [0], jnp.array([2.0])).means)
         [[1.]]
     """
     m, given, rows, single = _check_condition(mixture, features, values)
@@ -75,18 +84,18 @@ def condition(mixture: Mixture, features: Features, values: ArrayLike) -> Mixtur
 def regress(mixture: Mixture, features: Features, values: ArrayLike) -> Moments:
     """Gaussian mixture regression: mean and covariance of the remaining features given some.
 
-    `moments` of `condition` (Ghahramani & Jordan 1994, section 4.2): a smooth regression with an
-    uncertainty that depends on the values, and for any choice of inputs from one fit. Where the
-    conditional has several modes, the mean may lie between them: then take `condition`.
+    It returns the `moments` of `condition` (Ghahramani & Jordan 1994, section 4.2). The regression
+    is smooth, its uncertainty depends on the values, and one fit serves any choice of inputs. If
+    the conditional density has several modes, the mean may lie between them; then use `condition`.
 
     Args:
         mixture: of D features.
         features: indices of the d given ones (static).
-        values: theirs, in the same order, ``(d,)`` or ``(M, d)``.
+        values: their values, in the same order, ``(d,)`` or ``(M, d)``.
 
     Returns:
-        `Moments`: mean ``(D - d,)`` and covariance ``(D - d, D - d)``, led by M for ``(M, d)``
-        values.
+        `Moments`: mean ``(D - d,)`` and covariance ``(D - d, D - d)``, with a first axis M for
+        ``(M, d)`` values.
 
     Raises:
         ValueError: as `condition`.
@@ -95,7 +104,7 @@ def regress(mixture: Mixture, features: Features, values: ArrayLike) -> Moments:
         >>> import jax.numpy as jnp, jaxgmm
         >>> covariances = jnp.array([[[1.0, 0.5], [0.5, 1.0]]])
         >>> m = jaxgmm.Mixture(jnp.ones(1), jnp.zeros((1, 2)), covariances)
-        >>> mean, covariance = jaxgmm.regress(m, [0], jnp.array([[2.0], [-4.0]]))
+        >>> mean, covariance = jaxgmm.algebra.regress(m, [0], jnp.array([[2.0], [-4.0]]))
         >>> print(mean[:, 0], covariance[:, 0, 0])
         [ 1. -2.] [0.75 0.75]
     """
@@ -121,12 +130,37 @@ def _condition(m: Mixture, rows: Array, given: tuple[int, ...]) -> tuple[Array, 
     return jax.nn.softmax(logits(rows, known), axis=-1), means, covariances
 
 
+def moments(mixture: Mixture) -> Moments:
+    """Mean and covariance of the whole mixture.
+
+    The covariance is the mean covariance within components plus the covariance of their means.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxgmm
+        >>> means = jnp.array([[-1.0], [1.0]])
+        >>> m = jaxgmm.Mixture(jnp.array([0.5, 0.5]), means, jnp.ones((2, 1, 1)))
+        >>> print(jaxgmm.algebra.moments(m).covariance)
+        [[2.]]
+    """
+    return moments_of(*check_mixture(mixture))
+
+
+@jax.jit
+def moments_of(weights: Array, means: Array, covariances: Array) -> Moments:
+    """Of one mixture, or of M that have the covariances ``(K, D, D)`` in common."""
+    mean = linalg.einsum("...k,...kd->...d", weights, means)
+    gaps = means - mean[..., None, :]
+    within = linalg.einsum("...k,kde->...de", weights, covariances)
+    between = linalg.einsum("...kd,...ke->...de", weights[..., None] * gaps, gaps)
+    return Moments(mean, within + between)
+
+
 def affine(mixture: Mixture, matrix: ArrayLike, offset: ArrayLike | None = None) -> Mixture:
     """The mixture of ``matrix x + offset``.
 
     Args:
-        mixture: of x, D features.
-        matrix: ``(E, D)``, of rank E, or the image has no density.
+        mixture: of x, with D features.
+        matrix: ``(E, D)``, of rank E; otherwise the image has no density.
         offset: ``(E,)``, by default 0.
 
     Raises:
@@ -135,7 +169,7 @@ def affine(mixture: Mixture, matrix: ArrayLike, offset: ArrayLike | None = None)
     Example:
         >>> import jax.numpy as jnp, jaxgmm
         >>> m = jaxgmm.Mixture(jnp.ones(1), jnp.array([[1.0, 2.0]]), jnp.eye(2)[None])
-        >>> total = jaxgmm.affine(m, jnp.ones((1, 2)))
+        >>> total = jaxgmm.algebra.affine(m, jnp.ones((1, 2)))
         >>> print(total.means, total.covariances)
         [[3.]] [[[2.]]]
     """
@@ -158,16 +192,17 @@ def affine(mixture: Mixture, matrix: ArrayLike, offset: ArrayLike | None = None)
 def product(
     mixture: Mixture, mean: ArrayLike, covariance: ArrayLike
 ) -> tuple[Mixture, Float[Array, ""]]:
-    """The mixture times a normal density, normalised, and the log of what it integrated to.
+    """The mixture times a normal density, normalised, and the log of the normalising integral.
 
-    Bayes' rule with the mixture as prior and an observation ``mean`` of x with normal noise, whose
-    evidence the second value is: ``log sum_k pi_k Normal(mean | mu_k, Sigma_k + covariance)``. The
-    components are those of the information filter (Bishop 2006, eq. 2.116 and 2.117).
+    It is Bayes' rule: the mixture is the prior of x, and ``mean`` is an observation of x with
+    normal noise. The second value is the log evidence of this observation,
+    ``log sum_k pi_k Normal(mean | mu_k, Sigma_k + covariance)``. The components are those of the
+    information filter (Bishop 2006, eq. 2.116 and 2.117).
 
     Args:
         mixture: of D features.
         mean: of the normal density, ``(D,)``.
-        covariance: its own, ``(D, D)``, symmetric positive definite.
+        covariance: of the normal density, ``(D, D)``, symmetric positive definite.
 
     Raises:
         ValueError: for other shapes, or a matrix that is no covariance.
@@ -175,7 +210,7 @@ def product(
     Example:
         >>> import jax.numpy as jnp, jaxgmm
         >>> m = jaxgmm.Mixture(jnp.ones(1), jnp.zeros((1, 1)), jnp.ones((1, 1, 1)))
-        >>> posterior, log_evidence = jaxgmm.product(m, jnp.ones(1), jnp.eye(1))
+        >>> posterior, log_evidence = jaxgmm.algebra.product(m, jnp.ones(1), jnp.eye(1))
         >>> print(posterior.means.round(4), posterior.covariances.round(4))
         [[0.5]] [[[0.5]]]
     """
@@ -212,13 +247,13 @@ def _product(m: Mixture, mean: Array, covariance: Array) -> tuple[Mixture, Array
 def merge_components(mixture: Mixture, n_components: int) -> Mixture:
     """A mixture of fewer components: the closest two are merged until ``n_components`` are left.
 
-    Every merge keeps the moments of the two, and so `moments` of the whole; and it is the one with
-    the least upper bound on the KL divergence that it causes (Runnalls 2007, eq. 16). Gradients
-    take the choice of the pairs as given.
+    Every merge keeps the moments of the two components, and so `moments` of the whole mixture. Of
+    all pairs it takes the one with the least upper bound on the KL divergence that the merge causes
+    (Runnalls 2007, eq. 16). Gradients treat the choice of the pairs as constant.
 
     Args:
         mixture: of K components.
-        n_components: how many are left, 1 to K (static). Their order is arbitrary.
+        n_components: number of components that are left, 1 to K (static); their order is arbitrary.
 
     Raises:
         ValueError: for a number that is not from 1 to K.
@@ -227,7 +262,7 @@ def merge_components(mixture: Mixture, n_components: int) -> Mixture:
         >>> import jax.numpy as jnp, jaxgmm
         >>> means = jnp.array([[0.0], [9.0], [0.2]])
         >>> m = jaxgmm.Mixture(jnp.array([0.3, 0.4, 0.3]), means, jnp.ones((3, 1, 1)))
-        >>> print(jaxgmm.merge_components(m, 2).means[:, 0])
+        >>> print(jaxgmm.algebra.merge_components(m, 2).means[:, 0])
         [0.1 9. ]
     """
     m = check_mixture(mixture)
@@ -241,15 +276,13 @@ def merge_components(mixture: Mixture, n_components: int) -> Mixture:
 def _merge_components(m: Mixture, n_components: int) -> Mixture:
     k = m.weights.shape[0]
 
-    def step(m: Mixture, last: Array) -> tuple[Mixture, None]:
-        frozen = Mixture(*(lax.stop_gradient(a) for a in m))
-        i, j = pairs_by_cost(frozen, jnp.arange(k) <= last)[:, 0]
-        together = merged(m, i, j)
-        m = Mixture(*(a.at[i].set(b) for a, b in zip(m, together, strict=True)))
-        return compact(m, j, last), None
+    def step(m: Estimate, last: Array) -> tuple[Estimate, None]:
+        i, j = pairs_by_cost(lax.stop_gradient(m), jnp.arange(k) <= last)[:, 0]
+        return compact(put(m, i, merged(m, i, j)), j, last), None
 
-    left = lax.scan(step, m, jnp.arange(k - 1, n_components - 1, -1))[0]
-    return Mixture(*(a[:n_components] for a in left))
+    numbers = jnp.arange(k - 1, n_components - 1, -1)
+    left = lax.scan(step, Estimate(*m, "full"), numbers)[0]
+    return Mixture(*(a[:n_components] for a in (left.weights, left.means, left.covariance)))
 
 
 def _check_features(features: Features, n_features: int) -> tuple[int, ...]:

@@ -9,29 +9,29 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from jaxgmm._estep.estep import log_evidence, log_evidence_on, prepare
-from jaxgmm._lane.state import State, state_penalty, state_potentials
-from jaxgmm._mixture.density import check_fitted_samples
+from jaxgmm._estep.data import Rows, prepare
+from jaxgmm._estep.log_evidence import log_evidence, log_evidence_on
+from jaxgmm._lane.state import State, check_posterior
+from jaxgmm._mixture.mixture import check_fitted_rows
+from jaxgmm._model.bounds import kl_divergence
+from jaxgmm._model.checks import check_proper
 from jaxgmm._model.prior import Prior
-from jaxgmm._model.views import draw, kl_divergence
-from jaxgmm._numerics.checks import (
-    check_positive_int,
-    check_posterior,
-    check_proper,
-    check_weights,
-)
+from jaxgmm._model.views import draw
+from jaxgmm._numerics.checks import check_positive_int
 from jaxgmm._numerics.pytree import replace
 
 # Draws whose E-steps run side by side.
 _BATCH = 32
 
 
-def elbo(state: State, x: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Float[Array, ""]:
+def elbo(
+    state: State, x: ArrayLike | Rows, *, sample_weight: ArrayLike | None = None
+) -> Float[Array, ""]:
     """The bound at the state's posterior with the best responsibilities for it, in nats.
 
     ``log_evidence - KL(posterior || prior)`` after CAVI and SVI (Bishop 2006, eq. 10.70),
-    ``log-likelihood + log prior`` after EM. One pass; at least ``state.objective``, and equal to
-    it at convergence.
+    ``log-likelihood + log prior`` after EM. It takes one pass. It is at least
+    ``state.objective``, and equal to it at convergence.
 
     Example:
         >>> import jax, jaxgmm
@@ -40,35 +40,36 @@ def elbo(state: State, x: ArrayLike, *, sample_weight: ArrayLike | None = None) 
         >>> bool(jaxgmm.elbo(state, x) >= state.objective - 1e-3)
         True
     """
-    x = check_fitted_samples(state, x)
-    if state.view != "mode":
+    rows = check_fitted_rows(state, x, sample_weight)
+    if not state.view.point:
         check_proper(state.prior, "elbo")
-    return _elbo(state, x, check_weights(sample_weight, x))
+    return _elbo(state, rows)
 
 
 @jax.jit
-def _elbo(state: State, x: Array, weight: Array | None) -> Array:
-    return log_evidence(x, state_potentials(state), weight) - state_penalty(state)
+def _elbo(state: State, rows: Rows) -> Array:
+    return log_evidence(rows, state.potentials) - state.penalty
 
 
 def sampled_elbo(
     key: Array,
     state: State,
-    x: ArrayLike,
+    x: ArrayLike | Rows,
     n_draws: int = 1000,
     *,
     sample_weight: ArrayLike | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The bound with the assignments summed out, estimated, and its standard error, in nats.
+    """An estimate of the bound with the assignments summed out, and its standard error, in nats.
 
-    ``E_q[log p(x | pi, mu, Sigma)] - KL(q || prior)``: what SVI's sample view maximises. It is at
-    least `elbo`, which splits the logarithm of the sum over components by Jensen's inequality.
+    It is ``E_q[log p(x | pi, mu, Sigma)] - KL(q || prior)``, which the sample view of SVI
+    maximises. It is at least `elbo`, in which Jensen's inequality splits the logarithm of the sum
+    over components.
 
     Args:
         key: PRNG key.
         state: of one lane, after CAVI or SVI.
         x: samples, ``(N, D)``.
-        n_draws: draws of the parameters; the error falls with their square root.
+        n_draws: draws of the parameters; the error decreases with their square root.
         sample_weight: non-negative, ``(N,)``.
 
     Raises:
@@ -83,34 +84,34 @@ def sampled_elbo(
         True
     """
     check_positive_int("n_draws", n_draws)
-    x = check_fitted_samples(state, x)
+    rows = check_fitted_rows(state, x, sample_weight)
     check_posterior(state, "sampled_elbo")
     check_proper(state.prior, "sampled_elbo")
-    return _sampled_elbo(key, state, x, check_weights(sample_weight, x), n_draws)
+    return _sampled_elbo(key, state, rows, n_draws)
 
 
 @functools.partial(jax.jit, static_argnames="n_draws")
-def _sampled_elbo(
-    key: Array, state: State, x: Array, weight: Array | None, n_draws: int
-) -> tuple[Array, Array]:
-    data, q = prepare(x, weight), state.posterior
+def _sampled_elbo(key: Array, state: State, rows: Rows, n_draws: int) -> tuple[Array, Array]:
+    data, q = prepare(rows), state.posterior
 
     def evidence(key: Array) -> Array:
         return log_evidence_on(data, draw(key, q).potentials())
 
     keys = jax.random.split(key, n_draws)
     values = lax.map(evidence, keys, batch_size=min(_BATCH, n_draws))
-    error = jnp.std(values, ddof=1) / jnp.sqrt(jnp.asarray(n_draws, x.dtype))
+    error = jnp.std(values, ddof=1) / jnp.sqrt(jnp.asarray(n_draws, values.dtype))
     return jnp.mean(values) - kl_divergence(q, state.prior), error
 
 
-def prior_gradient(state: State, x: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Prior:
+def prior_gradient(
+    state: State, x: ArrayLike | Rows, *, sample_weight: ArrayLike | None = None
+) -> Prior:
     """Gradient of the best bound in the prior's hyperparameters: for empirical Bayes.
 
-    At an optimum of the bound over q, by the envelope theorem, the total derivative of
-    ``max_q ELBO(q, prior)`` is the partial one: nothing has to be differentiated through the fit.
-    So run `cavi` until it has converged; the error is then of the order of what was left to
-    converge. Fixed weights and a known covariance are hyperparameters, too. After EM it is the
+    By the envelope theorem, at an optimum of the bound over q the total derivative of
+    ``max_q ELBO(q, prior)`` equals the partial derivative, so the fit itself need not be
+    differentiated. Run `cavi` until it has converged: the error is of the order of the distance to
+    convergence. Fixed weights and a known covariance are hyperparameters, too. After EM it is the
     gradient of the log-likelihood plus log prior density.
 
     Args:
@@ -119,12 +120,12 @@ def prior_gradient(state: State, x: ArrayLike, *, sample_weight: ArrayLike | Non
         sample_weight: non-negative, ``(N,)``.
 
     Returns:
-        A `Prior` whose leaves are the derivatives, in nats, by the prior's leaves. They treat the
-        leaves as free: follow them in coordinates that keep them valid, such as the logarithm of a
-        concentration, and sum over leaves that are to stay equal.
+        A `Prior` whose leaves are the derivatives with respect to the prior's leaves, in nats.
+        They treat the leaves as free. Follow them in coordinates that keep the leaves valid, such
+        as the logarithm of a concentration, and sum over leaves that must stay equal.
 
     Raises:
-        ValueError: for an improper prior (save of a point estimate), bad samples.
+        ValueError: for an improper prior (except for a point estimate), bad samples.
 
     Example:
         >>> import jax, jaxgmm
@@ -133,21 +134,21 @@ def prior_gradient(state: State, x: ArrayLike, *, sample_weight: ArrayLike | Non
         >>> jaxgmm.prior_gradient(state, x).weights.concentration.shape
         (3,)
     """
-    x = check_fitted_samples(state, x)
-    if state.view != "mode":
+    rows = check_fitted_rows(state, x, sample_weight)
+    if not state.view.point:
         check_proper(state.prior, "prior_gradient")
-    return _prior_gradient(state, x, check_weights(sample_weight, x))
+    return _prior_gradient(state, rows)
 
 
 @jax.jit
-def _prior_gradient(state: State, x: Array, weight: Array | None) -> Prior:
+def _prior_gradient(state: State, rows: Rows) -> Prior:
     def objective(prior: Prior) -> Array:
         # what is not learnt is the prior's own
         q = Prior(
             _learnt(state.posterior.weights, prior.weights),
             _learnt(state.posterior.components, prior.components),
         )
-        return _elbo(replace(state, prior=prior, posterior=q), x, weight)
+        return _elbo(replace(state, prior=prior, posterior=q), rows)
 
     return jax.grad(objective)(state.prior)
 

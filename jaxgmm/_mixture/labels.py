@@ -4,7 +4,7 @@ Any permutation of the components is the same mixture. So either put them in a c
 (`order_components`), or give them the names of a reference (`align`).
 """
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,9 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jaxgmm._lane.state import State
-from jaxgmm._mixture.density import mixture
-from jaxgmm._mixture.mixture import Mixture
+from jaxgmm._mixture.mixture import Mixture, estimate
+from jaxgmm._model.estimate import Estimate
 from jaxgmm._model.prior import Prior
-from jaxgmm._numerics import linalg
 from jaxgmm._numerics.checks import check_choice
 from jaxgmm._numerics.pytree import replace
 
@@ -25,20 +24,20 @@ KEYS = ("weight", "mean", "scale")
 
 
 def order_components(named: Named, by: str = "mean", feature: int = 0) -> Named:
-    """The same mixture with its components in a canonical order: an ordering constraint.
+    """The same mixture with its components in a canonical order.
 
-    A state's prior is renamed with its posterior, so that its bound stays what it is.
+    The prior of a state is reordered with its posterior, so that its bound stays the same.
 
     Args:
-        named: a `State` of one lane, or a `Mixture`, such as one draw of `sample_posterior`; under
-            `jax.vmap` many of them.
+        named: a `State` of one lane, or a `Mixture`, such as one draw of `sample_posterior`; use
+            `jax.vmap` for many.
         by: ``"mean"``, of one feature, ascending; ``"weight"``, descending; ``"scale"``, by the
             determinant of the covariance, ascending.
-        feature: for ``by="mean"``.
+        feature: the feature that ``by="mean"`` looks at.
 
     Raises:
-        ValueError: for an unknown key, or a state whose weights are broken sticks, which have an
-            order of their own (ask for that of its `mixture`).
+        ValueError: for an unknown ``by``, or for a state with stick-breaking weights, in which the
+            order has a meaning (order its `mixture` instead).
 
     Example:
         >>> import jax, jaxgmm
@@ -49,29 +48,30 @@ def order_components(named: Named, by: str = "mean", feature: int = 0) -> Named:
         True
     """
     check_choice("by", by, KEYS)
-    m = mixture(named)
+    m = estimate(named)
     if by == "weight":
         key = -m.weights
     elif by == "mean":
         key = m.means[:, feature]
     else:
-        key = linalg.log_det(linalg.cholesky(m.covariances))
+        key = jnp.broadcast_to(m.kind.half_log_det(m.covariance, m.means.shape[1]), m.weights.shape)
     return rename(named, jnp.argsort(key, stable=True))
 
 
 def align(named: Named, reference: State | Mixture) -> Named:
     """The same mixture with its components named as those of a reference.
 
-    The assignment that minimises the sum of squared Mahalanobis distances between means, in the
-    metric of the reference's pooled covariance, by the Hungarian algorithm (Kuhn 1955; for the
-    draws of a posterior Stephens 2000). Affine maps of the data do not change it.
+    The names minimise the sum of squared Mahalanobis distances between the means of equal names, in
+    the metric of the reference's pooled covariance. The Hungarian algorithm finds them (Kuhn 1955;
+    for the draws of a posterior see Stephens 2000). Affine maps of the data do not change them.
 
     Args:
-        named: a `State` of one lane, or a `Mixture`; under `jax.vmap` over it many of them.
-        reference: with as many components and features.
+        named: a `State` of one lane, or a `Mixture`; use `jax.vmap` for many.
+        reference: a state or mixture with the same numbers of components and features.
 
     Raises:
-        ValueError: as `order_components`; and for a reference of another size.
+        ValueError: as `order_components`; and for a reference with other numbers of components
+            or features.
 
     Example:
         >>> import jax, jaxgmm
@@ -81,7 +81,7 @@ def align(named: Named, reference: State | Mixture) -> Named:
         >>> jax.vmap(jaxgmm.align, (0, None))(draws, jaxgmm.mixture(state)).means.shape
         (10, 3, 2)
     """
-    m, target = mixture(named), mixture(reference)
+    m, target = estimate(named), estimate(reference)
     if m.means.shape != target.means.shape:
         raise ValueError(
             f"the reference's means have shape {target.means.shape}, but those to align have "
@@ -90,13 +90,16 @@ def align(named: Named, reference: State | Mixture) -> Named:
     return rename(named, assignment(m.means, target))
 
 
-def assignment(means: Float[Array, "K D"], target: Mixture) -> Int[Array, " K"]:
+def assignment(means: Float[Array, "K D"], target: Estimate) -> Int[Array, " K"]:
     """For every component of the target the number of the one that is assigned to it."""
     from optax.assignment import hungarian_algorithm
 
-    pooled = linalg.einsum("k,kij->ij", target.weights, target.covariances)
-    factor = linalg.inverse_factor(linalg.cholesky(pooled))
-    whitened = linalg.matmul(target.means[:, None] - means, factor)
+    k, d = means.shape
+    target = target.separate()
+    pooled = jnp.tensordot(target.weights, target.covariance, 1, precision="highest")
+    factor, _ = target.kind.invert(pooled[None], d)
+    gaps = (target.means[:, None] - means).reshape(-1, 1, d)
+    whitened = jax.vmap(target.kind.project, (0, None))(gaps, factor).reshape(k, k, d)
     with jax.numpy_dtype_promotion("standard"):
         rows, columns = hungarian_algorithm(jnp.sum(whitened**2, axis=-1))
     return jnp.zeros_like(columns).at[rows].set(columns)
@@ -119,9 +122,6 @@ def _renamed(distribution: Prior, order: Array) -> Prior:
             "order or align the state's jaxgmm.mixture instead."
         )
 
-    def node(node: Any) -> Any:
-        shared = getattr(node, "shared", ())
-        own = [name for name in node.expected_shapes() if name not in shared]
-        return replace(node, **{name: getattr(node, name)[order] for name in own})
-
-    return Prior(node(distribution.weights), node(distribution.components))
+    weights = distribution.weights
+    moved = {name: getattr(weights, name)[order] for name in weights.expected_shapes()}
+    return Prior(replace(weights, **moved), distribution.components.reorder(order))

@@ -1,14 +1,19 @@
 """A mixture itself, apart from how it was found."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
-import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
+from jax.typing import ArrayLike
+from jaxtyping import Float
 
+from jaxgmm._estep.data import Rows, check_rows
 from jaxgmm._estep.potentials import Potentials
+from jaxgmm._lane.state import State
+from jaxgmm._model.checks import check_model
+from jaxgmm._model.estimate import Estimate
 from jaxgmm._numerics import linalg
+from jaxgmm._numerics.checks import check_samples
 from jaxgmm._numerics.special import LOG_2PI
 
 
@@ -20,58 +25,13 @@ class Mixture(NamedTuple):
     covariances: Float[Array, "K D D"]
 
 
-def potentials(m: Mixture) -> Potentials:
-    """The potentials whose logits are the log joint densities of samples and components."""
-    return potentials_at(m, linalg.cholesky(m.covariances))
-
-
 def potentials_at(m: Mixture, lower: Float[Array, "K D D"]) -> Potentials:
-    """`potentials` from the Cholesky factors of the covariances."""
+    """The potentials of a mixture from the Cholesky factors of its covariances."""
     factor = linalg.inverse_factor(lower)
     used = m.weights > 0
-    # masked so that an empty component has no NaN in its gradient
     log_weights = jnp.where(used, jnp.log(jnp.where(used, m.weights, 1)), -jnp.inf)
     const = log_weights + linalg.log_det(factor) - 0.5 * m.means.shape[1] * LOG_2PI
     return Potentials(const, m.means, factor, "full")
-
-
-def draw(key: Array, m: Mixture, component: Int[Array, " n"]) -> Float[Array, "n D"]:
-    """One draw from each given component, differentiable in the mixture."""
-    noise = jax.random.normal(key, (component.shape[0], m.means.shape[1]), m.means.dtype)
-    lower = linalg.cholesky(m.covariances)
-    return m.means[component] + linalg.einsum("nij,nj->ni", lower[component], noise)
-
-
-class Moments(NamedTuple):
-    """Mean ``(D,)`` and covariance ``(D, D)`` of a distribution; or of M, in the lead."""
-
-    mean: Float[Array, "*M D"]
-    covariance: Float[Array, "*M D D"]
-
-
-def moments(mixture: Mixture) -> Moments:
-    """Mean and covariance of the whole mixture.
-
-    The covariance is that within components plus that between their means.
-
-    Example:
-        >>> import jax.numpy as jnp, jaxgmm
-        >>> means = jnp.array([[-1.0], [1.0]])
-        >>> m = jaxgmm.Mixture(jnp.array([0.5, 0.5]), means, jnp.ones((2, 1, 1)))
-        >>> print(jaxgmm.moments(m).covariance)
-        [[2.]]
-    """
-    return moments_of(*check_mixture(mixture))
-
-
-@jax.jit
-def moments_of(weights: Array, means: Array, covariances: Array) -> Moments:
-    """Of one mixture, or of M that have the covariances ``(K, D, D)`` in common."""
-    mean = linalg.einsum("...k,...kd->...d", weights, means)
-    gaps = means - mean[..., None, :]
-    within = linalg.einsum("...k,kde->...de", weights, covariances)
-    between = linalg.einsum("...kd,...ke->...de", weights[..., None] * gaps, gaps)
-    return Moments(mean, within + between)
 
 
 def check_mixture(mixture: Any) -> Mixture:
@@ -98,3 +58,58 @@ def check_mixture(mixture: Any) -> Mixture:
             f"{names}; convert them with astype."
         )
     return m
+
+
+def estimate(state: State | Mixture) -> Estimate:
+    """`mixture` in the shape of the covariance structure, as all functions here see it."""
+    if isinstance(state, State):
+        return state.view.estimate(state.posterior)
+    return Estimate(*check_mixture(state), "full")
+
+
+def mixture(state: State | Mixture) -> Mixture:
+    """The fitted mixture: the estimate of EM, or ``E[pi]``, ``E[mu]`` and ``E[Lambda]^-1``.
+
+    A `Mixture` is returned as it is.
+
+    Example:
+        >>> import jax, jaxgmm
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
+        >>> state = jaxgmm.fit(jax.random.key(1), x, jaxgmm.em(jaxgmm.flat_prior(1, 2))).best
+        >>> weights, means, covariances = jaxgmm.mixture(state)
+        >>> bool(jax.numpy.allclose(means[0], x.mean(0), atol=1e-5))
+        True
+    """
+    m = estimate(state)
+    return Mixture(m.weights, m.means, m.matrices())
+
+
+def is_predictive(state: State | Mixture) -> TypeGuard[State]:
+    """Whether its density is a posterior predictive, and not that of a mixture."""
+    return isinstance(state, State) and not state.view.point
+
+
+def view(state: State | Mixture) -> Potentials:
+    """The potentials of the state's own view, or of a mixture."""
+    return state.potentials if isinstance(state, State) else estimate(state).potentials()
+
+
+def check_fitted_samples(state: State | Mixture, x: ArrayLike | Rows) -> Array:
+    """The samples, of the width and dtype of what is to be asked about them."""
+    x = check_samples(x.x if isinstance(x, Rows) else x)
+    if not isinstance(state, State):
+        means = check_mixture(state).means
+        if (x.shape[1], x.dtype) != (means.shape[1], means.dtype):
+            raise ValueError(
+                f"x has {x.shape[1]} features of {x.dtype}, but the mixture has {means.shape[1]} "
+                f"of {means.dtype}; give both the same."
+            )
+    elif x.shape[1] != state.posterior.n_features or x.dtype != state.posterior.dtype:
+        check_model(state.posterior, x)
+    return x
+
+
+def check_fitted_rows(state: State, x: ArrayLike | Rows, sample_weight: ArrayLike | None) -> Rows:
+    """`check_fitted_samples` with the weights that are given in the rows or beside them."""
+    rows = check_rows(x, sample_weight)
+    return Rows(check_fitted_samples(state, rows.x), rows.weight)

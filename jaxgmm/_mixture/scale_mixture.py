@@ -9,7 +9,7 @@ from jax import Array, lax
 from jax.scipy.special import ndtr
 from jaxtyping import Float
 
-from jaxgmm._model.components import _gamma as gamma
+from jaxgmm._model.components import gamma
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.blocks import map_blocks
 from jaxgmm._numerics.pytree import pytree

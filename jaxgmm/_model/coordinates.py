@@ -5,51 +5,66 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from jaxgmm._lane.starts import posterior_at
+from jaxgmm._estep.structures import structure
 from jaxgmm._model.prior import Prior
-from jaxgmm._numerics.bijections import (
-    constrain,
-    forward,
-    interior,
-    inverse,
-    point_transforms,
-    unconstrain,
-)
+from jaxgmm._model.views import Mode, View
+from jaxgmm._numerics.bijections import forward, interior, inverse
+from jaxgmm._numerics.pytree import replace
 
 
-def coordinates_of(q: Prior, *, mode: bool) -> dict[str, Any]:
+def unconstrain(node: Any) -> dict[str, Array]:
+    """The unconstrained coordinates of a distribution's learnt fields."""
+    return {name: inverse(t, getattr(node, name)) for name, t in node.transforms().items()}
+
+
+def constrain(node: Any, coordinates: dict[str, Array]) -> Any:
+    """``node`` with the learnt fields at the given coordinates."""
+    fields = {name: forward(t, coordinates[name]) for name, t in node.transforms().items()}
+    return replace(node, **fields)
+
+
+def coordinates_of(q: Prior, view: View) -> dict[str, Any]:
     """Coordinates of the posterior's hyperparameters, or of the point at its mode."""
-    if not mode:
+    if not view.point:
         return {"weights": unconstrain(q.weights), "components": unconstrain(q.components)}
-    point = {
-        "weights": interior(jnp.exp(q.weights.mode())),
-        "means": q.components.mean,
-        "covariances": q.components.covariances(mode=True),
-    }
+    m = Mode().estimate(q)
+    point = {"weights": interior(m.weights), "means": m.means, "covariance": m.covariance}
     return {name: inverse(t, point[name]) for name, t in _point_maps(q).items()}
 
 
-def posterior_of(prior: Prior, coordinates: dict[str, Any], total: Array, *, mode: bool) -> Prior:
+def posterior_of(prior: Prior, coordinates: dict[str, Any], total: Array, view: View) -> Prior:
     """The posterior with these coordinates, of ``total`` samples where they are a point's."""
-    if not mode:
+    if not view.point:
         return Prior(
             constrain(prior.weights, coordinates["weights"]),
             constrain(prior.components, coordinates["components"]),
         )
-    maps = _point_maps(prior)
+    m, maps = Mode().estimate(prior), _point_maps(prior)
     point = {name: forward(t, coordinates[name]) for name, t in maps.items()}
-    if "weights" not in point:
-        point["weights"] = jnp.exp(prior.weights.mode())
-    if "covariances" not in point:
-        point["covariances"] = prior.components.covariances(mode=True)
-    parameters = (point["weights"], point["means"], point["covariances"])
-    return posterior_at(prior, parameters, total, mode=True)
+    return Mode().posterior_at(prior, replace(m, **point), total)
 
 
-def _point_maps(prior: Prior) -> dict[str, Any]:
+def units_of(q: Prior, view: View) -> Any:
+    """The units of the coordinates: standard deviations for means, 1 for logarithms."""
+    sd = jnp.sqrt(view.estimate(q).variances())
+    ones: dict[str, Any] = _ones(coordinates_of(q, view))
+    if view.point:
+        return {**ones, "means": sd}
+    return {**ones, "components": {**ones["components"], "mean": sd}}
+
+
+def _ones(tree: Any) -> Any:
+    return {n: _ones(a) if isinstance(a, dict) else jnp.ones_like(a) for n, a in tree.items()}
+
+
+def _point_maps(q: Prior) -> dict[str, Any]:
+    """Bijections of a point estimate's weights (K,), means (K, D) and covariance."""
+    from numpyro.distributions import biject_to, constraints
+
     # a coordinate that the objective does not depend on would drift: Adam rescales rounding
-    known = {
-        "weights": not prior.weights.transforms(),
-        "covariances": prior.components.covariance_name == "known",
-    }
-    return {name: t for name, t in point_transforms().items() if not known.get(name, False)}
+    maps: dict[str, Any] = {"means": biject_to(constraints.real_matrix)}
+    if q.weights.transforms():
+        maps["weights"] = biject_to(constraints.simplex)
+    if q.components.precisions.learnt:
+        maps["covariance"] = structure(q.components.structure).bijection()
+    return maps

@@ -9,13 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxgmm._model.families import TiedNormalWishart
 from jaxgmm._model.prior import Prior
+from jaxgmm._numerics.arrays import first
 from jaxgmm._numerics.pytree import replace
-from jaxgmm._numerics.special import first
 
 
-def pad(prior: Prior, n_components: int, mean: Array, covariance: Array, *, mode: bool) -> Prior:
+def pad(prior: Prior, n_components: int, mean: Array, covariance: Array) -> Prior:
     """The prior with absent components up to ``n_components``.
 
     An absent component has the last one's prior, or where that is improper the default one for
@@ -28,33 +27,19 @@ def pad(prior: Prior, n_components: int, mean: Array, covariance: Array, *, mode
         # in NumPy, which compiles nothing for another shape
         return jnp.asarray(np.pad(np.asarray(a), edges, mode="edge"))
 
-    own = _own_fields(prior)
+    own = prior.components.own_fields()
     components = replace(prior.components, **{n: longer(a) for n, a in own.items()})
     proper = components.proper_or_default(mean, covariance)
     k = prior.n_components
     rows = {name: _join(a, getattr(proper, name), k) for name, a in own.items()}
-    components = replace(components, **rows)
-    if mode and isinstance(components, TiedNormalWishart):
-        components = components.for_mode(n_absent)
-    return Prior(prior.weights.padded(n_absent), components)
+    return Prior(prior.weights.padded(n_absent), replace(components, **rows))
 
 
 def _join(a: Array, b: Array, k: int) -> Array:
     return jnp.asarray(np.concatenate([np.asarray(a), np.asarray(b)[k:]]))
 
 
-def unpad(q: Prior, n_components: int, *, mode: bool) -> Prior:
+def unpad(q: Prior, n_components: int) -> Prior:
     """The posterior of the first components alone: the inverse of `pad`."""
-    n_absent = q.n_components - n_components
-    own = {name: first(a, n_components) for name, a in _own_fields(q).items()}
-    components = replace(q.components, **own)
-    if mode and isinstance(components, TiedNormalWishart):
-        components = components.for_mode(-n_absent)
-    return Prior(q.weights.truncated(n_components), components)
-
-
-def _own_fields(prior: Prior) -> dict[str, Array]:
-    """The fields of which each component has its own."""
-    components = prior.components
-    names = [n for n in components.expected_shapes() if n not in components.shared]
-    return {name: getattr(components, name) for name in names}
+    own = {name: first(a, n_components) for name, a in q.components.own_fields().items()}
+    return Prior(q.weights.truncated(n_components), replace(q.components, **own))

@@ -1,46 +1,189 @@
 """The three views of a posterior: each turns it into potentials and says what it is penalised by.
 
-The view and the update are all that distinguishes one algorithm from another.
+The view and the update are all that distinguishes one algorithm from another. A view of your own
+is a subclass of `View`: see docs/new_algorithm.md.
 """
 
-from typing import NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
-from jax import Array
+import jax.numpy as jnp
+from jax import Array, lax
 from jaxtyping import Float
 
-from jaxgmm._estep.potentials import Potentials, add_log_weights, expected_log_joint, logits
+from jaxgmm._estep.data import Data
+from jaxgmm._estep.log_evidence import log_evidence_on
+from jaxgmm._estep.potentials import Potentials, add_log_weights
 from jaxgmm._estep.stats import Stats
-from jaxgmm._model.prior import Prior
+from jaxgmm._estep.structures import structure
+from jaxgmm._model.bounds import kl_divergence
+from jaxgmm._model.estimate import Estimate
+from jaxgmm._model.prior import Prior, update
+from jaxgmm._numerics.pytree import pytree, static
+
+Divergence = Literal["closed_form", "sampled", "sticking_the_landing"]
+DIVERGENCES: tuple[Divergence, ...] = ("closed_form", "sampled", "sticking_the_landing")
 
 
-def mode_potentials(q: Prior, reg_covar: Array | float = 0.0) -> Potentials:
-    """Potentials at the posterior's mode: a point estimate's own log densities.
+class View:
+    """Base of `Mode`, `Expectation` and `Sample`: how a posterior is read.
 
-    ``reg_covar`` is added to the diagonal of each covariance, as scikit-learn does.
+    A view is a pytree, whose numbers are traced. If ``point``, the posterior stands for one point
+    estimate, its mode; otherwise it stands for a distribution.
+    """
+
+    name: ClassVar[str]
+    point: ClassVar[bool] = False
+
+    @property
+    def of_state(self) -> "View":
+        """The view in which a fitted state is read: this one, unless it draws at random."""
+        return self
+
+    @property
+    def reg_covar(self) -> Any:
+        """What is added to the estimate's variances."""
+        return 0.0
+
+    def potentials(self, q: Prior) -> Potentials:
+        """What the E-step needs to know of the posterior."""
+        raise NotImplementedError
+
+    def penalty(self, q: Prior, prior: Prior) -> Float[Array, ""]:
+        """What the bound subtracts."""
+        raise NotImplementedError
+
+    def estimate(self, q: Prior) -> Estimate:
+        """The mixture that the posterior stands for."""
+        raise NotImplementedError
+
+    def posterior_at(self, prior: Prior, estimate: Estimate, total: Array) -> Prior:
+        """The posterior of ``total`` samples with the given `estimate`."""
+        eps = jnp.finfo(estimate.means.dtype).eps
+        count = total * jnp.maximum(estimate.weights, eps)
+        n_means = prior.components.means_in_mode(prior.weights.present()) if self.point else None
+        return Prior(
+            prior.weights.with_weights(estimate.weights, total, point=self.point),
+            prior.components.with_parameters(estimate.means, estimate.covariance, count, n_means),
+        )
+
+    def update(self, prior: Prior, stats: Stats, current: Prior | None = None) -> Prior:
+        """The conjugate update, Bishop 2006, eq. 10.58 to 10.63; see `jaxgmm.update`."""
+        return update(prior, stats, current, point=self.point)
+
+    def objective(self, key: Array, q: Prior, prior: Prior, data: Data) -> Float[Array, ""]:
+        """The bound that a gradient step raises, with the assignments summed out."""
+        evidence = log_evidence_on(data, self.potentials(q))
+        return data.scale * evidence - self.penalty(q, prior)
+
+
+@pytree
+class Mode(View):
+    """The view of a posterior as its mode, a point estimate.
+
+    The potentials are the log densities at the mode (Bishop 2006, eq. 9.23). The penalty is the
+    negative log prior density at the mode. Under the flat prior it is 0, which gives maximum
+    likelihood.
+
+    Attributes:
+        reg_covar: added to the diagonal of each covariance, as scikit-learn does, in squared units
+            of the data.
 
     Example:
         >>> import jax, jaxgmm
         >>> x = jax.random.normal(jax.random.key(0), (20, 2))
-        >>> jaxgmm.mode_potentials(jaxgmm.default_prior(x, 2)).factor.shape
+        >>> jaxgmm.views.Mode().potentials(jaxgmm.default_prior(x, 2)).factor.shape
         (2, 2, 2)
     """
-    return add_log_weights(q.components.mode(reg_covar), q.weights.mode())
+
+    reg_covar: Any = 0.0  # type: ignore[assignment]
+
+    name = "mode"
+    point = True
+
+    def potentials(self, q: Prior) -> Potentials:
+        components = q.components.mode(self.reg_covar, q.weights.present())
+        return add_log_weights(components, q.weights.mode())
+
+    def penalty(self, q: Prior, prior: Prior) -> Float[Array, ""]:
+        present = prior.weights.present()
+        components = q.components.mode(self.reg_covar, present)
+        log_prior = prior.weights.log_prior(q.weights.mode())
+        return -(log_prior + prior.components.log_prior(components, present))
+
+    def estimate(self, q: Prior) -> Estimate:
+        c = q.components
+        covariance = c.mode_covariance(q.weights.present())
+        if c.precisions.learnt:
+            covariance = structure(c.structure).regularise(covariance, self.reg_covar)
+        return Estimate(jnp.exp(q.weights.mode()), c.mean, covariance, c.structure)
 
 
-def expected_potentials(q: Prior) -> Potentials:
-    """Potentials of ``E[log pi_k + log Normal(x | mu_k, Lambda_k)]`` (Bishop 2006, eq. 10.46).
+@pytree
+class Expectation(View):
+    """The view of a posterior as a whole: log densities are averaged over it.
 
-    The expected log weights are digammas, and the expected log densities the negative Gaussian
-    cross-entropy of `gaussian_cross_entropy`.
+    The potentials give ``E[log pi_k + log Normal(x | mu_k, Lambda_k)]`` (Bishop 2006, eq. 10.46).
+    The expected log weights are digammas. The expected log densities are the negative of
+    `gaussian_cross_entropy`. The penalty is the KL divergence of the posterior from the prior.
 
     Example:
         >>> import jax.numpy as jnp, jaxgmm
         >>> q = jaxgmm.default_prior(jnp.array([[0.0], [1.0], [3.0]]), 2, "spherical")
-        >>> jaxgmm.expected_potentials(q).const.shape
+        >>> jaxgmm.views.Expectation().potentials(q).const.shape
         (2,)
     """
-    return add_log_weights(q.components.expectation(), q.weights.expectation())
+
+    name = "expectation"
+
+    def potentials(self, q: Prior) -> Potentials:
+        return add_log_weights(q.components.expectation(), q.weights.expectation())
+
+    def penalty(self, q: Prior, prior: Prior) -> Float[Array, ""]:
+        return kl_divergence(q, prior)
+
+    def estimate(self, q: Prior) -> Estimate:
+        """``E[pi]``, ``E[mu]`` and ``E[Lambda]^-1``."""
+        c = q.components
+        return Estimate(q.weights.mean(), c.mean, c.mean_covariance(), c.structure)
+
+
+@pytree
+class Sample(Expectation):
+    """The view of a posterior through reparameterised draws of the parameters.
+
+    The objective averages over the draws, so it needs a key; see `sampled_potentials` for one draw.
+    The penalty is the KL divergence of the posterior from the prior, or the mean of
+    ``log q - log prior`` at the draws.
+
+    Attributes:
+        n_draws: number of draws in one iteration (static).
+        divergence: ``"closed_form"``, ``"sampled"`` or ``"sticking_the_landing"`` (static); see
+            `svi`.
+    """
+
+    n_draws: int = static(default=1)
+    divergence: Divergence = static(default="closed_form")
+
+    name = "sample"
+
+    @property
+    def of_state(self) -> View:
+        return Expectation()
+
+    def objective(self, key: Array, q: Prior, prior: Prior, data: Data) -> Float[Array, ""]:
+        draws = jax.vmap(draw, (0, None))(jax.random.split(key, self.n_draws), q)
+        potentials = jax.vmap(Draw.potentials)(draws)
+        evidence = jnp.mean(jax.vmap(log_evidence_on, (None, 0))(data, potentials))
+        return data.scale * evidence - self._divergence_of(q, prior, draws)
+
+    def _divergence_of(self, q: Prior, prior: Prior, draws: "Draw") -> Array:
+        if self.divergence == "closed_form":
+            return kl_divergence(q, prior)
+        if self.divergence == "sticking_the_landing":
+            q = lax.stop_gradient(q)
+        ratio = jax.vmap(log_density, (None, 0))
+        return jnp.mean(ratio(q, draws) - ratio(prior, draws))
 
 
 class Draw(NamedTuple):
@@ -60,9 +203,10 @@ def draw(key: Array, q: Prior) -> Draw:
 
 
 def log_density(q: Prior, point: Draw) -> Float[Array, ""]:
-    """log q(pi, mu, Sigma) at a draw, up to a constant that is the same for all of one family.
+    """Log q(pi, mu, Sigma) at a draw, up to a constant that is the same for all of one family.
 
-    The base measure is that of `log_prior`, so that differences are log density ratios.
+    The base measure is that of the prior density of `Mode`, so that differences are log density
+    ratios.
     """
     return q.weights.log_prior(point.log_weights) + q.components.log_prior(point.components)
 
@@ -73,86 +217,7 @@ def sampled_potentials(key: Array, q: Prior) -> Potentials:
     Example:
         >>> import jax, jax.numpy as jnp, jaxgmm
         >>> q = jaxgmm.default_prior(jnp.array([[0.0], [1.0], [3.0]]), 2, "spherical")
-        >>> jaxgmm.sampled_potentials(jax.random.key(0), q).mean.shape
+        >>> jaxgmm.views.sampled_potentials(jax.random.key(0), q).mean.shape
         (2, 1)
     """
     return draw(key, q).potentials()
-
-
-def gaussian_cross_entropy(x: Float[Array, "N D"], q: Prior) -> Float[Array, "N K"]:
-    """``-E_q[log Normal(x[n] | mu_k, Lambda_k)]`` for every sample and component, in nats.
-
-    Bishop 2006, eq. 10.64 and 10.65; for a known covariance
-    ``D/2 log 2 pi + 0.5 log|Sigma| + 0.5 ||x - m_k||^2_Sigma + D / (2 kappa_k)``.
-
-    Example:
-        >>> import jax.numpy as jnp, jaxgmm
-        >>> x = jnp.array([[0.0], [1.0], [3.0]])
-        >>> jaxgmm.gaussian_cross_entropy(x, jaxgmm.default_prior(x, 2, "spherical")).shape
-        (3, 2)
-    """
-    return -logits(x, q.components.expectation())
-
-
-def kl_divergence(q: Prior, prior: Prior) -> Float[Array, ""]:
-    """``KL(q || prior)`` over weights and components, in nats; exact and normalised.
-
-    Example:
-        >>> import jax, jaxgmm
-        >>> prior = jaxgmm.default_prior(jax.random.normal(jax.random.key(0), (20, 2)), 2)
-        >>> print(abs(round(float(jaxgmm.kl_divergence(prior, prior)), 4)))
-        0.0
-    """
-    return q.weights.kl(prior.weights) + q.components.kl(prior.components)
-
-
-def log_prior(prior: Prior, q: Prior, reg_covar: Array | float = 0.0) -> Float[Array, ""]:
-    """Log prior density at the mode of ``q``: what maximum a posteriori adds to the likelihood.
-
-    The density is over (mu, Sigma) and over the weights relative to the uniform distribution;
-    the flat prior gives exactly 0.
-
-    Example:
-        >>> import jax.numpy as jnp, jaxgmm
-        >>> flat = jaxgmm.flat_prior(2, 1, "spherical")
-        >>> q = jaxgmm.default_prior(jnp.array([[0.0], [1.0], [3.0]]), 2, "spherical")
-        >>> print(jaxgmm.log_prior(flat, q))
-        0.0
-    """
-    return prior.weights.log_prior(q.weights.mode()) + prior.components.log_prior(
-        q.components.mode(reg_covar), prior.weights.present()
-    )
-
-
-def bound(stats: Stats, potentials: Potentials, penalty: Array | float = 0.0) -> Float[Array, ""]:
-    """``<stats, potentials> + entropy - penalty``: every algorithm's objective, in nats.
-
-    With expected potentials and ``penalty = kl_divergence(q, prior)`` it is the evidence lower
-    bound (Bishop 2006, eq. 10.70); with the mode's and ``penalty = -log_prior`` the EM bound (eq.
-    9.71). The responsibilities are those behind the statistics; at potentials they are optimal
-    for, the first two terms are ``stats.log_evidence``.
-
-    Example:
-        >>> import jax, jaxgmm
-        >>> x = jax.random.normal(jax.random.key(0), (20, 2))
-        >>> prior = jaxgmm.default_prior(x, 2)
-        >>> stats = jaxgmm.estep(x, jaxgmm.expected_potentials(prior))
-        >>> q = jaxgmm.update(prior, stats)
-        >>> penalty = jaxgmm.kl_divergence(q, prior)
-        >>> elbo = jaxgmm.bound(stats, jaxgmm.expected_potentials(q), penalty)
-        >>> bool(elbo >= stats.log_evidence)
-        True
-    """
-    return expected_log_joint(stats, potentials) + stats.entropy - penalty
-
-
-def view_potentials(view: str, q: Prior, reg_covar: Array | float = 0.0) -> Potentials:
-    """The potentials of the ``"mode"`` or the ``"expectation"`` view."""
-    return mode_potentials(q, reg_covar) if view == "mode" else expected_potentials(q)
-
-
-def view_penalty(
-    view: str, q: Prior, prior: Prior, reg_covar: Array | float = 0.0
-) -> Float[Array, ""]:
-    """What the view's bound subtracts: ``-log_prior`` at the mode, else ``KL(q || prior)``."""
-    return -log_prior(prior, q, reg_covar) if view == "mode" else kl_divergence(q, prior)

@@ -8,7 +8,6 @@ import numpy as np
 from jax import Array
 
 from jaxgmm._numerics import linalg
-from jaxgmm._numerics.pytree import replace
 
 
 class CovarianceMap:
@@ -38,6 +37,16 @@ class CovarianceMap:
         return jnp.concatenate([jnp.log(scales), unit[..., rows, columns]], axis=-1)
 
 
+class VarianceMap:
+    """Bijection onto positive variances; the coordinate is the logarithm of the deviation."""
+
+    def __call__(self, coordinates: Array) -> Array:
+        return jnp.exp(2 * coordinates)
+
+    def inv(self, variance: Array) -> Array:
+        return 0.5 * jnp.log(variance)
+
+
 def forward(transform: Any, coordinates: Array) -> Array:
     """The value at given coordinates, in their dtype: NumPyro mixes in default-typed constants."""
     with jax.numpy_dtype_promotion("standard"):
@@ -48,28 +57,6 @@ def inverse(transform: Any, value: Array) -> Array:
     """The coordinates of a value, in its dtype."""
     with jax.numpy_dtype_promotion("standard"):
         return transform.inv(value).astype(value.dtype)
-
-
-def unconstrain(node: Any) -> dict[str, Array]:
-    """The unconstrained coordinates of a family's learnt fields."""
-    return {name: inverse(t, getattr(node, name)) for name, t in node.transforms().items()}
-
-
-def constrain(node: Any, coordinates: dict[str, Array]) -> Any:
-    """``node`` with the learnt fields at the given coordinates."""
-    fields = {name: forward(t, coordinates[name]) for name, t in node.transforms().items()}
-    return replace(node, **fields)
-
-
-def point_transforms() -> dict[str, Any]:
-    """Bijections for a point estimate: weights (K,), means (K, D), covariances (K, D, D)."""
-    from numpyro.distributions import biject_to, constraints
-
-    return {
-        "weights": biject_to(constraints.simplex),
-        "means": biject_to(constraints.real_matrix),
-        "covariances": CovarianceMap(),
-    }
 
 
 def interior(weights: Array) -> Array:

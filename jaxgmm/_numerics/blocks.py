@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxgmm._numerics.devices import on_cpu
+
 Carry = TypeVar("Carry")
 
 # Working set of one block in bytes: a core's L2 cache.
@@ -43,7 +45,7 @@ def choose_feature_block(
     """
     item = jnp.dtype(dtype).itemsize
     both, logits = item * (n_features + n_logits), item * n_logits
-    if jax.default_backend() != "cpu":
+    if not on_cpu():
         size = 1 << max((_ACCELERATOR_BYTES // both).bit_length() - 1, 7)
         return min(size, n_samples)
     # short columns gain nothing from longer blocks, and lose

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -33,3 +34,13 @@ def on_automatic_axes(x: Any) -> Any:
     if not isinstance(mesh, Mesh) or AxisType.Explicit not in mesh.axis_types:
         return x
     return jax.device_put(x, NamedSharding(automatic(mesh), x.sharding.spec))
+
+
+def on_cpu() -> bool:
+    """Whether programs run on a CPU by default: the one place that asks, while tracing."""
+    return jax.default_backend() == "cpu"
+
+
+def by_platform(*operands: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
+    """One function on a CPU and another elsewhere, as the program is lowered."""
+    return lax.platform_dependent(*operands, cpu=cpu, default=default)

@@ -7,7 +7,9 @@ bfloat16 on TPU.
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+
+from jaxgmm._numerics.devices import by_platform
 
 HIGHEST = lax.Precision.HIGHEST
 
@@ -32,7 +34,7 @@ def cholesky(a: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
     """
     if a.shape[-1] <= _UNROLLED:
         return _unrolled_cholesky(a)
-    return lax.platform_dependent(a, cpu=_plain_cholesky, default=lax.linalg.cholesky)
+    return by_platform(a, cpu=_plain_cholesky, default=lax.linalg.cholesky)
 
 
 @cholesky.defjvp
@@ -50,7 +52,7 @@ def inverse_factor(lower: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
     """``lower^-T``: the factor F with ``F F^T = (lower lower^T)^-1``."""
     if lower.shape[-1] <= _UNROLLED:
         return _unrolled_inverse_factor(lower)
-    return lax.platform_dependent(lower, cpu=_plain_inverse_factor, default=_solve_for_eye)
+    return by_platform(lower, cpu=_plain_inverse_factor, default=_solve_for_eye)
 
 
 @inverse_factor.defjvp
@@ -172,9 +174,9 @@ def inverse_of_factored(factor: Float[Array, "*K D D"]) -> Float[Array, "*K D D"
 
 
 def solve_lower(
-    lower: Float[Array, "*K D D"], b: Float[Array, "*K D"], *, transpose: bool = False
-) -> Float[Array, "*K D"]:
-    """``lower^-1 b``, or ``lower^-T b``, for a vector b."""
+    lower: Float[Array, "... D D"], b: Float[Array, "... D"], *, transpose: bool = False
+) -> Float[Array, "... D"]:
+    """``lower^-1 b``, or ``lower^-T b``, for vectors b of the same or of broadcast batches."""
     return einsum("...ij,...j->...i" if transpose else "...ji,...j->...i", inverse_factor(lower), b)
 
 
@@ -198,7 +200,6 @@ def symmetrize(a: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
     return 0.5 * (a + jnp.swapaxes(a, -1, -2))
 
 
-def safe_divide(numerator: Array, denominator: Array) -> Array:
-    """``numerator / denominator``, and 0 with a zero gradient where the denominator is 0."""
-    zero = denominator == 0
-    return jnp.where(zero, 0, numerator / jnp.where(zero, 1, denominator))
+def is_definite(a: Float[Array, "*K D D"]) -> Bool[Array, "*K"]:
+    """Whether each matrix is positive definite: whether it has a Cholesky factor."""
+    return jnp.all(jnp.isfinite(diagonal(cholesky(a))), axis=-1)

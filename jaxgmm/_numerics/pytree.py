@@ -1,6 +1,7 @@
 """Frozen dataclasses that are pytrees: the one way this package makes a type."""
 
 import dataclasses
+import functools
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
@@ -23,9 +24,9 @@ def pytree(cls: type[T]) -> type[T]:
     ``None`` and batched leaves where arrays were, and none of them is to be validated.
     """
     cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
+    children = child_names(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-    children = tuple(f.name for f in fields if not f.metadata.get("static"))
-    constants = tuple(f.name for f in fields if f.metadata.get("static"))
+    constants = tuple(f.name for f in fields if f.name not in children)
 
     def flatten_with_keys(node: Any):
         keyed = tuple((jax.tree_util.GetAttrKey(n), getattr(node, n)) for n in children)
@@ -46,6 +47,12 @@ def pytree(cls: type[T]) -> type[T]:
     return cls
 
 
+@functools.cache
+def child_names(cls: type) -> tuple[str, ...]:
+    """The fields of a pytree dataclass that are children."""
+    return tuple(f.name for f in dataclasses.fields(cls) if not f.metadata.get("static"))
+
+
 def replace(node: T, **changes: Any) -> T:
     """A copy of a pytree dataclass with some fields changed."""
     return dataclasses.replace(node, **changes)  # type: ignore[type-var]
@@ -63,6 +70,18 @@ def select(condition: Array, new: T, old: T) -> T:
 def take(tree: T, index: Any) -> T:
     """Index the leading axis of every leaf."""
     return jax.tree.map(lambda a: a[index], tree)
+
+
+@jax.jit
+def pick(tree: Any, index: Any) -> Any:
+    """`take` as one program, for the host."""
+    return take(tree, index)
+
+
+@jax.jit
+def set_at(tree: T, index: Any, values: Any) -> T:
+    """The tree with other values at an index of the leading axis of every leaf: one program."""
+    return jax.tree.map(lambda a, b: a.at[index].set(b), tree, values)
 
 
 def all_finite(tree: Any) -> Array:

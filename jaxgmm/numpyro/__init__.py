@@ -1,7 +1,7 @@
-"""Bridge to NumPyro: fits as distributions, priors as models, posteriors as guides and starts.
+"""Bridge to NumPyro: fits become distributions, priors models, posteriors guides and starts.
 
-A prior and a posterior of this package are one type, and so are a model and a guide here: the sites
-of either are the parameters, drawn one after the other.
+In jaxgmm a prior and a posterior have the same type. So a model and a guide have the same sites
+here: the parameters, drawn one after the other.
 
 =====================================  ==========================================================
 site                                   of
@@ -15,8 +15,9 @@ site                                   of
 ``means`` (K, D)                       all
 =====================================  ==========================================================
 
-with ``weights`` and ``covariances`` (of the Wisharts) recorded as deterministic sites where they
-are none of these. Inside a larger model, ``numpyro.handlers.scope`` gives the names a prefix.
+If a model has no site ``weights``, it records the weights as a deterministic site of that name. It
+also records the ``covariances`` of the Wishart families. Inside a larger model,
+``numpyro.handlers.scope`` gives the names a prefix.
 """
 
 from collections.abc import Callable
@@ -29,9 +30,10 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 
-from jaxgmm._lane.state import State
+from jaxgmm._lane.state import State, check_one_lane, check_posterior
+from jaxgmm._model.checks import check_proper
 from jaxgmm._model.prior import Prior
-from jaxgmm._numerics.checks import check_one_lane, check_posterior, check_proper, check_samples
+from jaxgmm._numerics.checks import check_samples
 from jaxgmm._numerics.pytree import replace
 from jaxgmm.numpyro._distributions import distribution, predictive
 from jaxgmm.numpyro._sites import draw_parameters, init_values
@@ -42,9 +44,9 @@ __all__ = ["distribution", "guide", "init_values", "model", "predictive", "with_
 def model(prior: Prior, x: ArrayLike | None = None) -> dist.MixtureSameFamily:
     """A NumPyro model of mixtures, for NUTS and SVI: the assignments are summed out.
 
-    Draws the parameters from the prior (the sites are listed above), and with ``x`` observes it, as
-    site ``x`` in a plate ``samples``. Without, use what it returns in a model of your own: the
-    mixture at these parameters, to observe or to draw latent variables from. NUTS from a fit::
+    The model draws the parameters from the prior (the sites are listed above). With ``x`` it
+    observes the samples as site ``x`` in a plate ``samples``. Without ``x`` use the mixture that it
+    returns in a model of your own, to observe data or to draw latent variables. NUTS from a fit::
 
         start = numpyro.infer.init_to_value(values=jaxgmm.numpyro.init_values(state))
         kernel = numpyro.infer.NUTS(jaxgmm.numpyro.model, init_strategy=start)
@@ -52,11 +54,11 @@ def model(prior: Prior, x: ArrayLike | None = None) -> dist.MixtureSameFamily:
         chain.run(key, state.prior, x)
 
     Args:
-        prior: any, proper; every family and kind of weights.
+        prior: a proper prior of any family and kind of weights.
         x: samples, ``(N, D)``.
 
     Returns:
-        The mixture, a distribution of single samples ``(D,)``.
+        The mixture at the drawn parameters, a distribution of single samples ``(D,)``.
 
     Raises:
         ValueError: for an improper prior, or bad samples.
@@ -85,9 +87,9 @@ def guide(state: State, *, trainable: bool = False) -> Callable[..., None]:
 
     Args:
         state: of one lane, after CAVI or SVI.
-        trainable: whether its hyperparameters are NumPyro parameters, ``weights.concentration``,
-            ``components.mean`` and so on, that begin at the state's, for SVI to improve; for the
-            state that has those SVI found see `with_params`.
+        trainable: whether the hyperparameters are NumPyro parameters (``weights.concentration``,
+            ``components.mean`` and so on) that SVI improves. They begin at those of the state.
+            `with_params` makes a state from the result of SVI.
 
     Raises:
         ValueError: for the state of a point estimate, or of several lanes.
@@ -96,7 +98,7 @@ def guide(state: State, *, trainable: bool = False) -> Callable[..., None]:
         >>> import jax, jaxgmm, jaxgmm.numpyro, numpyro
         >>> x = jax.random.normal(jax.random.key(0), (100, 2))
         >>> prior = jaxgmm.default_prior(x, 2)
-        >>> state = jaxgmm.cavi(prior).init(jax.random.key(1), x, posterior=prior)
+        >>> state = jaxgmm.cavi(prior).init(jax.random.key(1), x, {"posterior": prior})
         >>> guide = numpyro.handlers.seed(jaxgmm.numpyro.guide(state), jax.random.key(2))
         >>> with jax.numpy_dtype_promotion("standard"):
         ...     sites = numpyro.handlers.trace(guide).get_trace()
@@ -135,11 +137,11 @@ def with_params(state: State, params: dict[str, Array]) -> State:
     """The state with the hyperparameters that a trainable `guide` has learnt.
 
     Args:
-        state: that the guide was made from.
-        params: by name, as in the result of NumPyro's SVI.
+        state: the state from which the guide was made.
+        params: parameters by name, as in the result of NumPyro's SVI.
 
     Raises:
-        ValueError: if one is missing.
+        ValueError: if a parameter is missing.
     """
     parts = {}
     for part in ("weights", "components"):

@@ -7,13 +7,11 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array
 
-from jaxgmm._lane.state import State
-from jaxgmm._mixture.density import mixture
-from jaxgmm._model import families
+from jaxgmm._estep.structures import structure
+from jaxgmm._lane.state import State, check_one_lane
 from jaxgmm._model.prior import Prior
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.bijections import interior
-from jaxgmm._numerics.checks import check_one_lane
 from jaxgmm.numpyro._distributions import mixture_of
 
 
@@ -32,48 +30,41 @@ def _record(name: str, value: Array) -> Any:
 
 
 def _draw_weights(w: Any) -> Array:
-    if isinstance(w, families.FixedWeights):
-        return _record("weights", w.weights)
-    if w.n_components == 1:  # a simplex of a single point
+    site = w.site() if w.n_components > 1 else None  # a simplex of a single point
+    if site is None:
         return _record("weights", w.mean())
-    if isinstance(w, families.Dirichlet):
-        return _draw("weights", dist.Dirichlet(w.concentration))
-    sticks = _draw("sticks", dist.Beta(w.alpha, w.beta).to_event(1))
-    one = jnp.ones((1,), sticks.dtype)
-    left = jnp.concatenate([one, jnp.cumprod(1 - sticks)])
-    return _record("weights", left * jnp.concatenate([sticks, one]))
+    name, distribution = site
+    weights = w.at_site(_draw(name, distribution))
+    return weights if name == "weights" else _record("weights", weights)
 
 
 def _draw_components(c: Any) -> dist.Distribution:
-    if isinstance(c, families.KnownCovariance):
-        return _draw_means(c, linalg.cholesky(c.covariance))
-    if isinstance(c, families.NormalWishart | families.TiedNormalWishart):
-        wishart = dist.WishartCholesky(c.degrees_of_freedom, rate_matrix=c.scale)
-        site = wishart.to_event(len(wishart.batch_shape))
-        factor = linalg.inverse_factor(_draw("precision_cholesky", site))
-        covariance = linalg.matmul(factor, jnp.swapaxes(factor, -1, -2))
-        shape = (c.n_components, c.n_features, c.n_features)
-        _record("covariances", jnp.broadcast_to(covariance, shape))
-        return _draw_means(c, linalg.cholesky(covariance))
-    gamma = dist.Gamma(c.shape, c.rate)
-    tau = _draw("precisions", gamma.to_event(len(gamma.batch_shape)))
-    sd = tau**-0.5 if c.structure == "diag" else tau[:, None] ** -0.5
-    width = sd / jnp.sqrt(c.mean_precision)[:, None] if c.conjugate else c.precision**-0.5
-    means = _draw("means", dist.Normal(c.mean, width).to_event(2))
-    return dist.Normal(means, sd).to_event(1)
+    kind, precisions, shape = structure(c.structure), c.precisions, c.mean.shape
+    matrices, site = kind.separate == "full", precisions.site()
+    if site is None:
+        covariance = precisions.covariance_at(None)
+    else:
+        covariance = precisions.at_site(_draw(*site))
+        if matrices:
+            _record("covariances", kind.matrices(covariance, *shape))
+    means = _draw("means", _normals(c.mean, c.mean_variance(covariance)).to_event(1))
+    if matrices:
+        return _normals(means, kind.matrices(covariance, *shape))
+    return _normals(means, kind.variances(covariance, *shape))
 
 
-def _draw_means(c: Any, lower: Array) -> dist.Distribution:
-    """Means of the covariances with these factors, and the components."""
-    width = lower / jnp.sqrt(c.mean_precision)[:, None, None]
-    site = dist.MultivariateNormal(c.mean, scale_tril=width).to_event(1)
-    return dist.MultivariateNormal(_draw("means", site), scale_tril=lower)
+def _normals(mean: Array, covariance: Array) -> dist.Distribution:
+    """Normals of covariance matrices (K, D, D), or of variances (K, D) or (K,)."""
+    if covariance.ndim == 3:
+        return dist.MultivariateNormal(mean, scale_tril=linalg.cholesky(covariance))
+    variances = covariance if covariance.ndim == 2 else covariance[:, None]
+    return dist.Normal(mean, jnp.sqrt(variances)).to_event(1)
 
 
 def init_values(state: State) -> dict[str, Array]:
     """The sites of `model` at a fit, for ``numpyro.infer.init_to_value(values=...)``.
 
-    After EM the estimate, else the posterior's expectations.
+    After EM they are the estimate, after CAVI and SVI the posterior's expectations.
 
     Raises:
         ValueError: for the states of several lanes.
@@ -82,27 +73,16 @@ def init_values(state: State) -> dict[str, Array]:
         >>> import jax, jaxgmm, jaxgmm.numpyro
         >>> x = jax.random.normal(jax.random.key(0), (100, 2))
         >>> prior = jaxgmm.default_prior(x, 2)
-        >>> state = jaxgmm.cavi(prior).init(jax.random.key(1), x, posterior=prior)
+        >>> state = jaxgmm.cavi(prior).init(jax.random.key(1), x, {"posterior": prior})
         >>> sorted(jaxgmm.numpyro.init_values(state))
         ['means', 'precision_cholesky', 'weights']
     """
     check_one_lane(state, "init_values")
-    weights, means, covariances = mixture(state)
-    p, weights = state.posterior, interior(weights)
-    values = {"means": means}
-    if isinstance(p.weights, families.StickBreaking):
-        left = jnp.cumsum(weights[::-1])[::-1]
-        # the last one may be all that is left, to rounding
-        values["sticks"] = jnp.clip(weights / left, max=1 - jnp.finfo(left.dtype).eps)[:-1]
-    elif isinstance(p.weights, families.Dirichlet) and p.n_components > 1:
-        values["weights"] = weights
-    if isinstance(p.components, families.NormalWishart | families.TiedNormalWishart):
-        tied = isinstance(p.components, families.TiedNormalWishart)
-        factor = linalg.inverse_factor(linalg.cholesky(covariances[0] if tied else covariances))
-        precision = linalg.matmul(factor, jnp.swapaxes(factor, -1, -2))
-        values["precision_cholesky"] = linalg.cholesky(precision)
-    elif not isinstance(p.components, families.KnownCovariance):
-        precisions = 1 / linalg.diagonal(covariances)
-        spherical = p.components.structure == "spherical"
-        values["precisions"] = precisions[:, 0] if spherical else precisions
+    m, p = state.view.estimate(state.posterior), state.posterior
+    values = {"means": m.means}
+    if p.weights.n_components > 1 and p.weights.site() is not None:
+        values[p.weights.site()[0]] = p.weights.site_value(interior(m.weights))
+    site = p.components.precisions.site()
+    if site is not None:
+        values[site[0]] = p.components.precisions.site_value(m.covariance)
     return {name: a for name, a in values.items() if a.size}

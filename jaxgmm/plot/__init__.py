@@ -1,12 +1,12 @@
-"""Pictures, on matplotlib axes of yours: axes in, axes out, and pyplot is never touched.
+"""Pictures on your matplotlib axes: each function takes and returns axes, without pyplot.
 
-Needs matplotlib: ``pip install "jaxgmm[plot]"``, and is imported by its own name. `points`,
-`ellipses` and `density` are layers: draw them on the same axes in any order, and ask for
-``ax.legend()`` where you want one. The others are whole pictures, with a legend of their own.
+The module needs matplotlib (``pip install "jaxgmm[plot]"``) and an import of its own. `points`,
+`ellipses` and `density` are layers: draw them on the same axes in any order, and call
+``ax.legend()`` if you want a legend. The other functions draw whole pictures with a legend.
 
-Component k looks the same in all of them. Colours are those of Okabe & Ito (2008), which all kinds
-of colour vision tell apart, and each goes with a marker and a line style of its own. To number the
-components from left to right, draw `jaxgmm.order_components` of the state.
+Component k looks the same in all pictures. The colours are those of Okabe & Ito (2008), which
+people with any kind of colour vision can tell apart. Each colour has its own marker and line style.
+To number the components from left to right, draw `jaxgmm.order_components` of the state.
 
 Example:
     >>> import jax, jaxgmm, jaxgmm.plot

@@ -32,27 +32,28 @@ def density(
     mass: Sequence[float] = (0.25, 0.5, 0.75, 0.95),
     names: Sequence[str] | None = None,
 ) -> Axes:
-    """Filled contours of the density: the smallest regions that hold given shares of it.
+    """Filled contours of the density: the smallest regions that hold given masses.
 
-    Hyndman 1996's highest-density regions, of what there is within the limits. The density of a
-    state with two features is that of `jaxgmm.log_prob`: after CAVI and SVI the posterior
-    predictive. That of two features out of more is the marginal of its `jaxgmm.mixture`.
+    The regions are the highest-density regions of Hyndman (1996), for the part of the density
+    inside the limits. For a state with two features it is the density of `jaxgmm.log_prob`, which
+    after CAVI and SVI is the posterior predictive. For two of more features it is the marginal of
+    `jaxgmm.mixture`.
 
-    A component narrower than a cell of the grid, a two-hundredth of each side, would be drawn as
-    noise if at all, and is left out; `ellipses` shows it.
+    A component narrower than a cell of the grid (a two-hundredth of each side) is left out, because
+    it would look like noise. `ellipses` shows it.
 
     Args:
         model: a `State` of one lane, or a `Mixture`.
-        features: the two to draw, across and up.
-        ax: by default new ones.
-        limits: ``((left, right), (bottom, top))``; by default those of axes that show something
-            already, or as far as each component's ellipse of 99 % mass.
-        mass: shares between 0 and 1, the darkest first.
-        names: of all D features, with their units.
+        features: the features of the horizontal and the vertical axis.
+        ax: axes to draw on; by default new axes.
+        limits: ``((left, right), (bottom, top))``; by default the limits of axes that already show
+            something, or limits that contain each component's ellipse of 99 % mass.
+        mass: masses between 0 and 1, the darkest region first.
+        names: names of all D features, with their units.
 
     Raises:
         ValueError: for the states of many lanes, a mass outside (0, 1), limits of another shape,
-            features that the model does not have, and a model of which nothing can be drawn.
+            features that the model does not have, and a model without anything to draw.
 
     Example:
         >>> import jax.numpy as jnp, jaxgmm, jaxgmm.plot

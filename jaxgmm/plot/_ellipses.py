@@ -22,22 +22,23 @@ def ellipses(
     *,
     names: Sequence[str] | None = None,
 ) -> Axes:
-    """The mean of each component, and the ellipses that hold given shares of its mass.
+    """The mean of each component, and the ellipses that hold given masses of it.
 
-    Of the two features' marginal: ``(x - mean)^T covariance^-1 (x - mean) = -2 log(1 - mass)``, the
-    quantile of chi-square with two degrees of freedom. After CAVI and SVI the covariance is
-    ``E[Lambda]^-1``, that of `jaxgmm.mixture`.
+    The ellipses are those of the marginal of the two features,
+    ``(x - mean)^T covariance^-1 (x - mean) = -2 log(1 - mass)``, with the quantile of chi-square
+    with two degrees of freedom on the right. After CAVI and SVI the covariance is
+    ``E[Lambda]^-1``, as in `jaxgmm.mixture`.
 
-    A component of less than a hundredth of the mixture is drawn in thin lines. One without weight,
-    or whose parameters are not finite, as in a failed lane, is left out; where a covariance is
-    singular, its ellipse is a line.
+    A component with less than a hundredth of the mixture is drawn in thin lines. A component
+    without weight is left out, and so is a component whose parameters are not finite, as in a
+    failed lane. If a covariance is singular, its ellipse is a line.
 
     Args:
         model: a `State` of one lane, or a `Mixture`.
-        mass: shares between 0 and 1, an ellipse each.
-        features: the two to draw, across and up.
-        ax: by default new ones.
-        names: of all D features, with their units.
+        mass: masses between 0 and 1, with one ellipse for each.
+        features: the features of the horizontal and the vertical axis.
+        ax: axes to draw on; by default new axes.
+        names: names of all D features, with their units.
 
     Raises:
         ValueError: for the states of many lanes, a mass outside (0, 1), and features that the model

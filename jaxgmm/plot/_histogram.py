@@ -9,8 +9,7 @@ from jax.typing import ArrayLike
 from matplotlib.axes import Axes
 
 from jaxgmm._lane.state import State
-from jaxgmm._mixture.density import check_fitted_samples
-from jaxgmm._mixture.mixture import Mixture
+from jaxgmm._mixture.mixture import Mixture, check_fitted_samples
 from jaxgmm._numerics.checks import check_positive_int
 from jaxgmm.plot._model import (
     Parameters,
@@ -36,19 +35,19 @@ def histogram(
 ) -> Axes:
     """The density of one feature over its histogram, with a curve for each component.
 
-    The density of a state with one feature is that of `jaxgmm.log_prob`: after CAVI and SVI the
-    posterior predictive. That of one feature out of more is the marginal of its `jaxgmm.mixture`.
-    Components add up to it. Where a component is so narrow that its peak would flatten the
-    histogram, as that of a collapsed lane, the axis ends at twice the tallest bar.
+    For a state with one feature it is the density of `jaxgmm.log_prob`, which after CAVI and SVI is
+    the posterior predictive. For one of more features it is the marginal of `jaxgmm.mixture`. The
+    curves of the components add up to it. If a component is so narrow that its peak would flatten
+    the histogram, as in a collapsed lane, the axis ends at twice the tallest bar.
 
     Args:
         model: a `State` of one lane, or a `Mixture`.
         x: samples, ``(N, D)``; all of them are counted.
-        feature: the one to draw.
-        ax: by default new ones.
+        feature: the feature to draw.
+        ax: axes to draw on; by default new axes.
         bins: number of bars; by default the square root of N, between 10 and 80.
-        names: of all D features, with their units.
-        legend: whether to draw one; of more than 8 components none is.
+        names: names of all D features, with their units.
+        legend: whether to draw a legend; with more than 8 components there is none.
 
     Raises:
         ValueError: for the states of many lanes, samples of another width, and a feature that the

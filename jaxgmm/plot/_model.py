@@ -11,8 +11,7 @@ from jax import Array
 from jaxgmm._estep.potentials import logits
 from jaxgmm._lane.state import State
 from jaxgmm._mixture.algebra import marginal
-from jaxgmm._mixture.density import is_predictive, mixture, view
-from jaxgmm._mixture.mixture import Mixture, check_mixture
+from jaxgmm._mixture.mixture import Mixture, check_mixture, is_predictive, mixture, view
 from jaxgmm._numerics.blocks import map_blocks
 
 # Where more rows would be drawn than this, a random subset of as many is.

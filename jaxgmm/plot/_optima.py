@@ -11,15 +11,15 @@ from jaxgmm.plot._style import COLOURS, GREY, nats, new_axes, remark
 
 
 def optima(result: Result | Any, ax: Axes | None = None, *, tolerance: float = 0.01) -> Axes:
-    """How many lanes ended at each distinct optimum, against its objective.
+    """How many lanes ended at each optimum, against its objective.
 
-    As `Result.optima` has it: of the lanes that converged, with objectives within ``tolerance``
-    nats taken for one. The best is a diamond; its objective is written beside it, and that of the
-    one that most lanes found.
+    The optima are those of `Result.optima`: only lanes that converged count, and objectives within
+    ``tolerance`` nats are one optimum. The best optimum is a diamond. The picture shows the
+    objective of the best optimum and of the optimum that most lanes found.
 
     Args:
-        result: of `jaxgmm.fit`; one of ``racing=False`` has every lane at its optimum.
-        ax: by default new ones.
+        result: from `jaxgmm.fit`; with ``racing=False`` every lane reaches its optimum.
+        ax: axes to draw on; by default new axes.
         tolerance: in nats.
 
     Raises:

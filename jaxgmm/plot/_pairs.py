@@ -8,8 +8,7 @@ from jax.typing import ArrayLike
 from matplotlib.figure import Figure, SubFigure
 
 from jaxgmm._lane.state import State
-from jaxgmm._mixture.density import check_fitted_samples
-from jaxgmm._mixture.mixture import Mixture
+from jaxgmm._mixture.mixture import Mixture, check_fitted_samples
 from jaxgmm.plot._ellipses import ellipses
 from jaxgmm.plot._histogram import histogram
 from jaxgmm.plot._model import (
@@ -32,20 +31,20 @@ def pairs(
     mass: Sequence[float] = (0.5, 0.95),
     names: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """Every feature's `histogram` on the diagonal, and every two's `points` and `ellipses` below.
+    """The `histogram` of each feature on the diagonal; `points` and `ellipses` of each pair below.
 
     Args:
         model: a `State` of one lane, or a `Mixture`.
-        x: samples, ``(N, D)``; of more than 5,000 a subset is drawn, as `points` has it.
-        features: two or more to draw, in this order; by default all, of which there may be 8.
-        figure: a `Figure` or `SubFigure` without axes; by default a new one, which the axes know as
+        x: samples, ``(N, D)``; of more than 5,000 samples `points` draws a subset.
+        features: two or more features to draw, in this order; by default all, at most 8.
+        figure: a `Figure` or `SubFigure` without axes; by default a new figure, which is
             ``axes[0, 0].figure``.
-        mass: of the ellipses.
-        names: of all D features, with their units.
+        mass: masses of the ellipses.
+        names: names of all D features, with their units.
 
     Returns:
-        The axes, ``(F, F)`` for F features; those above the diagonal are empty and not shown,
-        except for a legend.
+        The axes, ``(F, F)`` for F features. The axes above the diagonal are empty and hidden; the
+        legend is there.
 
     Raises:
         ValueError: as `points`; and for fewer than two features, or more than eight.

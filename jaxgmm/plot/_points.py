@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
 from jaxgmm._lane.state import State
-from jaxgmm._mixture.density import check_fitted_samples, responsibilities
-from jaxgmm._mixture.mixture import Mixture
+from jaxgmm._mixture.density import responsibilities
+from jaxgmm._mixture.mixture import Mixture, check_fitted_samples
 from jaxgmm.plot._model import (
     as_mixture,
     check_features,
@@ -33,19 +33,19 @@ def points(
     *,
     names: Sequence[str] | None = None,
 ) -> Axes:
-    """The samples, with the marker of the most probable component and the colours of all.
+    """The samples: markers show the most probable component, colours show all components.
 
-    A sample's colour is the components' blended by its responsibilities; where the most probable
-    one has less than 0.75 the sample is outlined in black, which shows in print too. Of more than
-    5,000 samples a random subset of 5,000 is drawn, always the same, and a remark above the axes
-    says so; more than 1,000 are an image inside a PDF or SVG.
+    The colour of a sample blends the colours of the components by its responsibilities. If the
+    largest responsibility is below 0.75, the sample has a black outline, which is visible in print,
+    too. Of more than 5,000 samples a random subset of 5,000 is drawn. It is always the same subset,
+    and a remark above the axes mentions it. In a PDF or SVG, more than 1,000 samples are an image.
 
     Args:
-        model: a `State` of one lane, or a `Mixture`; all its features count for the colours.
+        model: a `State` of one lane, or a `Mixture`; all features count for the colours.
         x: samples, ``(N, D)``.
-        features: the two to draw, across and up.
-        ax: by default new ones.
-        names: of all D features, with their units.
+        features: the features of the horizontal and the vertical axis.
+        ax: axes to draw on; by default new axes.
+        names: names of all D features, with their units.
 
     Raises:
         ValueError: for the states of many lanes, samples of another width, and features that the

@@ -17,14 +17,14 @@ _NAMES = {
 
 
 def selection(selection: Selection, ax: Axes | None = None) -> Axes:
-    """The criterion against the number of components, a line for each covariance.
+    """The criterion against the number of components, with a line for each covariance.
 
-    A ring marks the best; with ``"cv"`` bars show a standard error. Where some curve is so much
-    worse that the others would be flattened, the axis leaves its worst part out.
+    A ring marks the best model. With ``"cv"`` bars show a standard error. If one curve is so much
+    worse that the other curves would look flat, the axis leaves out its worst part.
 
     Args:
         selection: from `jaxgmm.select`.
-        ax: by default new ones.
+        ax: axes to draw on; by default new axes.
 
     Example:
         >>> import jax, jaxgmm, jaxgmm.plot

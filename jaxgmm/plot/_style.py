@@ -13,7 +13,7 @@ INK, DARK, GREY, ALARM = "#000000", "#555555", "#8C8C8C", "#D55E00"
 
 
 class Style(NamedTuple):
-    """How one component is drawn: matplotlib's names of a colour, a marker and a line style."""
+    """How a component is drawn: matplotlib's names of its colour, marker and line style."""
 
     colour: str
     marker: str
@@ -23,8 +23,8 @@ class Style(NamedTuple):
 def style(k: int) -> Style:
     """The look of component k.
 
-    Colours repeat after seven, but then with other markers and lines: 28 components differ in
-    colour or line, 49 in colour or marker.
+    After seven components the colours repeat, with other markers and lines. 28 components differ in
+    colour or line, and 49 components differ in colour or marker.
 
     Example:
         >>> import jaxgmm.plot
@@ -36,7 +36,7 @@ def style(k: int) -> Style:
 
 
 def new_axes(width: float = 6.0, height: float = 4.0) -> Axes:
-    """Axes of a figure that belongs to no window: ``axes.figure.savefig(path)`` keeps it.
+    """Axes of a figure without a window; ``axes.figure.savefig(path)`` saves the figure.
 
     Args:
         width: in inches.

@@ -25,19 +25,20 @@ _ENDS = {Status.NONFINITE: "s", Status.COLLAPSED: "X", Status.DECREASED: "v"}
 
 
 def traces(result: Result | Any, ax: Axes | None = None, *, first: int = 1) -> Axes:
-    """The objective of every lane against the iteration, by status, the best lane in black.
+    """The objective of every lane against the iteration, coloured by status; the best is black.
 
-    The vertical axis shows where the lanes end, since the climb from the starts is far longer. The
-    end of a failed lane is marked, at the edge of the axes where it lies beyond: on a spike of the
-    likelihood it may be far above the best. A dashed line is the best lane's objective where that
-    is not the end of its trace: moves may raise it after the last iteration that is recorded. From
-    30 iterations on their axis is logarithmic.
+    The vertical axis shows the range in which the lanes end, because the climb from the starts is
+    far longer. The end of a failed lane has a mark. The mark is at the edge of the axes if the lane
+    ends outside, as it may on a spike of the likelihood, far above the best lane. A dashed line
+    shows the final objective of the best lane if it differs from the end of its trace: moves may
+    raise it after the last recorded iteration. From 30 iterations on, the axis of iterations is
+    logarithmic.
 
     Args:
-        result: of `jaxgmm.fit` with ``history=True``.
-        ax: by default new ones.
-        first: iteration to begin with; an objective that is noisy, as that of stochastic
-            algorithms, means little before some are averaged.
+        result: from `jaxgmm.fit` with ``history=True``.
+        ax: axes to draw on; by default new axes.
+        first: first iteration to draw; the noisy objective of a stochastic algorithm means little
+            before it is averaged over some iterations.
 
     Raises:
         ValueError: for a result without a history, or one with fewer iterations than ``first``.

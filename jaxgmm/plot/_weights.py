@@ -22,14 +22,15 @@ def weights(
 ) -> Axes:
     """The weights, with credible intervals after CAVI and SVI.
 
-    The bar is the posterior mean, and its whisker goes between the ``(1 - mass) / 2`` quantiles of
-    4,000 draws from q(pi). After EM, and for a `Mixture`, there is an estimate and no whisker.
+    The bar is the posterior mean. Its whisker goes from the ``(1 - mass) / 2`` to the
+    ``(1 + mass) / 2`` quantile of 4,000 draws from q(pi). After EM, and for a `Mixture`, the bar is
+    the estimate, and there is no whisker.
 
     Args:
-        key: PRNG key, of the draws.
+        key: PRNG key for the draws.
         model: a `State` of one lane, or a `Mixture`.
-        mass: of the credible interval, between 0 and 1.
-        ax: by default new ones.
+        mass: probability of the credible interval, between 0 and 1.
+        ax: axes to draw on; by default new axes.
 
     Raises:
         ValueError: for the states of many lanes, and a mass outside (0, 1).
@@ -38,7 +39,7 @@ def weights(
         >>> import jax, jaxgmm, jaxgmm.plot
         >>> x = jax.random.normal(jax.random.key(0), (100, 2))
         >>> algorithm = jaxgmm.cavi(jaxgmm.default_prior(x, 2))
-        >>> state = algorithm.init(jax.random.key(1), x, labels=[0, 1] * 50)
+        >>> state = algorithm.init(jax.random.key(1), x, {"labels": [0, 1] * 50})
         >>> ax = jaxgmm.plot.weights(jax.random.key(2), state)
         >>> ax.get_ylabel()
         'weight, with 95 % credible interval'
@@ -52,7 +53,7 @@ def weights(
     colours = [style(int(k)).colour for k in number]
     ax.bar(number, value, 0.7, color=colours, alpha=0.55)
     label = "weight"
-    if isinstance(model, State) and model.view != "mode":
+    if isinstance(model, State) and not model.view.point:
         keys = jax.random.split(key, _DRAWS)
         draws = jnp.exp(jax.vmap(model.posterior.weights.sample)(keys))
         low, high = np.quantile(np.asarray(draws), [(1 - mass) / 2, (1 + mass) / 2], axis=0)

@@ -1,7 +1,7 @@
-"""scikit-learn's mixtures, fitted by jaxgmm: every initialisation at once, in one compiled program.
+"""Mixtures with scikit-learn's interface; all initialisations run at once, in one program.
 
-`GaussianMixture` and `BayesianGaussianMixture` take the place of those in `sklearn.mixture`. Needs
-scikit-learn: ``pip install "jaxgmm[sklearn]"``.
+`GaussianMixture` and `BayesianGaussianMixture` replace the classes in `sklearn.mixture`. The module
+needs scikit-learn: ``pip install "jaxgmm[sklearn]"``.
 """
 
 from jaxgmm.sklearn._bayesian import BayesianGaussianMixture

@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from jaxgmm._estep.estep import Data
+from jaxgmm._estep.data import Data
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import FAILED, Status
 from jaxgmm._numerics.pytree import replace
@@ -228,13 +228,14 @@ class BaseMixture(DensityMixin, BaseEstimator, metaclass=ABCMeta):
         check_is_fitted(self, "n_iter_")
         state = self._state()
         status = Status.CONVERGED if self.converged_ else Status.MAX_ITERATIONS
-        per_sample = state.view == "mode"
+        per_sample = state.view.point
         objective = self.lower_bound_ * (self._n_samples if per_sample else 1)
         return replace(
             state,
             objective=jnp.asarray(objective, state.prior.dtype),
             n_iter=jnp.asarray(self.n_iter_, jnp.int32),
             status=jnp.asarray(int(status), jnp.int32),
+            record=(),
             memory=(),
         )
 

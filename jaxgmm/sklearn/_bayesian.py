@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from jaxgmm._estep.estep import Data
+from jaxgmm._estep.data import Data
 from jaxgmm._lane.state import State, initial_state
-from jaxgmm._model.families import Dirichlet
 from jaxgmm._model.prior import Prior
+from jaxgmm._model.views import Expectation
 from jaxgmm.sklearn import _programs as programs
 from jaxgmm.sklearn._base import BaseMixture
 from jaxgmm.sklearn._checks import check_floats, check_positive_definite, check_shape
@@ -24,38 +24,39 @@ _POSITIVE = Interval(Real, 0.0, None, closed="neither")
 class BayesianGaussianMixture(BaseMixture):
     """Variational Bayesian Gaussian mixture (CAVI), with the interface of scikit-learn's.
 
-    In place of `sklearn.mixture.BayesianGaussianMixture`: constructor, fitted attributes, methods,
-    errors and warnings are the same, and so are the starts of one ``random_state``. All ``n_init``
+    It replaces `sklearn.mixture.BayesianGaussianMixture`. Constructor, fitted attributes, methods,
+    errors and warnings are the same, and so are the starts for a ``random_state``. All ``n_init``
     initialisations run at once. See `GaussianMixture` for precision and compilation.
 
-    With full covariances and ``"dirichlet_distribution"`` every iteration, and so the posterior and
-    all predictions, are scikit-learn's up to rounding. Elsewhere its mathematics is not that of
-    the model it describes, and the model's own is used:
+    With full covariances and ``"dirichlet_distribution"`` every iteration equals scikit-learn's up
+    to rounding, and so do the posterior and all predictions. In the other cases scikit-learn's
+    formulas do not belong to the model that it describes. This class uses the formulas of the
+    model:
 
-    - ``"diag"`` and ``"spherical"``: each precision has a gamma distribution, of shape ``nu / 2``
-      and rate ``S / 2``, both times D for spherical, where nu is ``degrees_of_freedom_`` and S is
-      ``covariances_ * degrees_of_freedom_``; so has its prior, with ``degrees_of_freedom_prior``
-      and ``covariance_prior``. Given the responsibilities, every fitted attribute is
-      scikit-learn's. But the expected log precision is that of the gamma, ``digamma(shape) -
-      log(rate)``, where scikit-learn has the log determinant of a D-dimensional Wishart
-      distribution; so the responsibilities, and then the fits, differ.
+    - ``"diag"`` and ``"spherical"``: each precision has a gamma distribution of shape ``nu / 2``
+      and rate ``S / 2`` (both times D for spherical). Here nu is ``degrees_of_freedom_``, and S is
+      ``covariances_ * degrees_of_freedom_``. The prior has the same form, with
+      ``degrees_of_freedom_prior`` and ``covariance_prior``. For given responsibilities every fitted
+      attribute equals scikit-learn's. But the expected log precision is that of the gamma
+      distribution, ``digamma(shape) - log(rate)``; scikit-learn uses the log determinant of a
+      D-dimensional Wishart distribution. So the responsibilities differ, and then the fits.
     - ``"tied"``: one Wishart distribution of ``degrees_of_freedom_prior + N`` degrees of freedom
       and of scale ``covariance_prior`` plus the pooled scatter. scikit-learn divides N and the
       scatter by K, as if the prior counted K times.
-    - ``"dirichlet_process"``: the last of the K sticks takes all that is left (Blei & Jordan
-      2006), and the second array of ``weight_concentration_`` ends in 0. scikit-learn breaks the
-      last one, too, at some cost to the last component. Components are kept in the order of their
-      mass, which is that of the highest bound.
-    - ``lower_bound_`` is the evidence lower bound with every constant, in nats and of all samples;
-      for K = 1 it is the log evidence. scikit-learn's leaves out terms that depend only on the
-      prior and on the shape of the data: where the posteriors are equal, the two differ by a
-      constant. ``tol`` is on its change, not divided by N, as there.
+    - ``"dirichlet_process"``: the last of the K sticks takes all the remaining mass (Blei & Jordan
+      2006), so the second array of ``weight_concentration_`` ends in 0. scikit-learn breaks the
+      last stick, too, which takes some mass from the last component. The components are sorted by
+      mass, because this order has the highest bound.
+    - ``lower_bound_`` is the evidence lower bound with every constant, in nats, summed over all
+      samples. For K = 1 it is the log evidence. scikit-learn's bound leaves out terms that depend
+      only on the prior and on the shape of the data, so for equal posteriors the two bounds differ
+      by a constant. ``tol`` limits the change of the bound, not divided by N, as in scikit-learn.
     - A default ``covariance_prior`` that is singular has ``reg_covar`` added to its diagonal.
 
-    ``reg_covar`` does what it does in scikit-learn: to every component's scatter it adds this
-    variance for each of its samples, and the bound is lower by what that costs. `score_samples` is
-    what it is there, too, ``log sum_k exp E[log pi_k N(x | mu_k, Lambda_k)]``: a lower bound of the
-    log density, which integrates to less than one. The posterior predictive density is
+    ``reg_covar`` works as in scikit-learn: it adds this variance to the scatter of a component for
+    each of the component's samples, which lowers the bound. `score_samples` is also that of
+    scikit-learn, ``log sum_k exp E[log pi_k N(x | mu_k, Lambda_k)]``. It is a lower bound of the
+    log density and integrates to less than one. The posterior predictive density is
     `jaxgmm.log_prob` of `to_state`.
 
     Parameters:
@@ -63,8 +64,8 @@ class BayesianGaussianMixture(BaseMixture):
         covariance_type: ``"full"``, ``"tied"``, ``"diag"`` or ``"spherical"``.
         tol: a fit has converged when its bound, in nats, changes by less in one iteration.
         reg_covar: added to the diagonal of covariances, in squared units of the data.
-        max_iter: iterations, at most; with 0 the fit is its start.
-        n_init: initialisations, of which the one with the highest bound is kept.
+        max_iter: largest number of iterations; with 0 the fit is its start.
+        n_init: number of initialisations, of which the one with the highest bound is kept.
         init_params: ``"kmeans"``, ``"k-means++"``, ``"random"`` or ``"random_from_data"``.
         weight_concentration_prior_type: ``"dirichlet_process"`` or ``"dirichlet_distribution"``.
         weight_concentration_prior: of each component; ``1 / K`` by default. For the process the
@@ -75,9 +76,9 @@ class BayesianGaussianMixture(BaseMixture):
         covariance_prior: inverse scale of the Wishart distributions: ``(D, D)`` for full and tied,
             ``(D,)`` for diag, a number for spherical; by default from the samples' covariance.
         random_state: seed or RandomState of the starts, and of `sample`.
-        warm_start: whether `fit` goes on from the last fit, from one initialisation.
-        verbose: 1 prints the iterations, 2 the changes of the bound, too.
-        verbose_interval: iterations between two lines.
+        warm_start: whether `fit` continues from the last fit, as one initialisation.
+        verbose: 1 prints the iterations, 2 also prints the changes of the bound.
+        verbose_interval: iterations between two printed lines.
 
     Attributes:
         weights_: ``E[pi]``, ``(K,)``.
@@ -88,9 +89,9 @@ class BayesianGaussianMixture(BaseMixture):
         precisions_cholesky_: upper triangular factors F of the precisions, ``F F^T``; square roots
             for diag and spherical.
         converged_: whether the best fit converged.
-        n_iter_: its iterations.
-        lower_bound_: its evidence lower bound, in nats.
-        lower_bounds_: of every iteration, a list.
+        n_iter_: number of iterations of the best fit.
+        lower_bound_: evidence lower bound of the best fit, in nats.
+        lower_bounds_: list of the lower bounds of all iterations.
         weight_concentration_: ``(K,)`` of the Dirichlet distribution, or the sticks' two ``(K,)``.
         mean_precision_: ``(K,)``.
         degrees_of_freedom_: ``(K,)``; for tied a number.
@@ -220,8 +221,10 @@ class BayesianGaussianMixture(BaseMixture):
         dtype = x.dtype
         return BayesianRule(
             self._prior(x.shape[1], dtype),
+            Expectation(),
             jnp.asarray(self.reg_covar, dtype),
             jnp.asarray(previous, dtype),
+            programs.path_for(x, self.n_components),
         )
 
     # --- the posterior ------------------------------------------------------------------------
@@ -229,15 +232,9 @@ class BayesianGaussianMixture(BaseMixture):
     def _set_parameters(self, state: State) -> None:
         super()._set_parameters(state)
         weights, components = state.posterior.weights, state.posterior.components
-        d = self.means_.shape[1]
         self.mean_precision_ = np.array(components.mean_precision)
-        if self.covariance_type in ("full", "tied"):
-            self.degrees_of_freedom_ = np.array(components.degrees_of_freedom)[()]
-        elif self.covariance_type == "diag":
-            self.degrees_of_freedom_ = 2 * np.array(components.shape[:, 0])
-        else:
-            self.degrees_of_freedom_ = 2 * np.array(components.shape) / d
-        if isinstance(weights, Dirichlet):
+        self.degrees_of_freedom_ = np.array(components.precisions.degrees())[()]
+        if not weights.ordered:
             self.weight_concentration_ = np.array(weights.concentration)
         else:
             last = (
@@ -270,7 +267,7 @@ class BayesianGaussianMixture(BaseMixture):
     def _state(self) -> State:
         dtype = self.means_.dtype
         prior = self._prior(self.means_.shape[1], dtype)
-        return initial_state(prior, self._posterior(dtype), "expectation")
+        return initial_state(prior, self._posterior(dtype), Expectation())
 
     def _model(self, dtype: np.dtype) -> Model:
         return self._posterior(dtype)

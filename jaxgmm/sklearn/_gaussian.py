@@ -1,17 +1,17 @@
 """GaussianMixture: expectation maximisation."""
 
 import math
-from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgmm._estep.estep import Data
+from jaxgmm._estep.data import Data
 from jaxgmm._estep.potentials import Potentials
 from jaxgmm._lane.state import State
-from jaxgmm._model.prior import flat_prior
+from jaxgmm._model.defaults import flat_prior
+from jaxgmm._model.families import FAMILIES
+from jaxgmm._model.views import Mode
 from jaxgmm._numerics.pytree import replace
 from jaxgmm._numerics.special import LOG_2PI
 from jaxgmm.sklearn import _programs as programs
@@ -24,27 +24,28 @@ from jaxgmm.sklearn._rules import GaussianRule
 class GaussianMixture(BaseMixture):
     """Gaussian mixture by maximum likelihood (EM), with the interface of scikit-learn's.
 
-    In place of `sklearn.mixture.GaussianMixture`: constructor, fitted attributes, methods, errors
-    and warnings are the same, and from the same ``random_state`` so are the starts, the iterations
-    and the fit, up to rounding. All ``n_init`` initialisations run at once, in one program.
+    It replaces `sklearn.mixture.GaussianMixture`. Constructor, fitted attributes, methods, errors
+    and warnings are the same. With the same ``random_state`` the starts, the iterations and the fit
+    are the same, too, up to rounding. All ``n_init`` initialisations run at once, in one program.
 
-    Samples in float32 are computed in float32, all others in float64, whatever JAX's own settings
-    are, and these are not changed. A program is compiled, which takes some seconds, for each number
-    of features, components and initialisations, and of samples to an eighth: they are padded, with
-    weight 0.
+    Samples in float32 are computed in float32, and all other samples in float64, whatever the
+    settings of JAX are. The settings are not changed. A program is compiled, which takes some
+    seconds, for each number of features, components and initialisations. It serves numbers of
+    samples that differ by up to an eighth, because samples of weight 0 fill up its arrays.
 
     What differs from scikit-learn:
 
-    - An initialisation that fails with an ill-defined covariance is left out, and only when all do
-      is the ValueError raised.
-    - Initialisations in which a component has collapsed (`jaxgmm.is_degenerate`) are the best only
-      when all others have, too, with a ConvergenceWarning: their likelihood is an artefact.
-    - Of a fit with ``init_params`` ``"k-means++"`` or ``"random_from_data"`` the first element of
-      ``lower_bounds_`` is higher by ``log(n_samples / n_components)``, since the weights sum to
+    - An initialisation that fails with an ill-defined covariance is left out. The ValueError is
+      raised only if all initialisations fail.
+    - An initialisation in which a component has collapsed (`jaxgmm.is_degenerate`) is never the
+      best, because its likelihood is an artefact. If all of them have collapsed, there is a
+      ConvergenceWarning.
+    - With ``init_params`` ``"k-means++"`` or ``"random_from_data"`` the first element of
+      ``lower_bounds_`` is higher by ``log(n_samples / n_components)``, because the weights sum to
       one from the start.
-    - ``verbose`` prints when all initialisations have ended.
-    - An empty component keeps ``10 (n_features + 2) eps`` of a sample where scikit-learn has
-      ``10 eps``.
+    - ``verbose`` prints only after all initialisations have ended.
+    - An empty component keeps a count of ``10 (n_features + 2) eps`` samples; in scikit-learn it
+      keeps ``10 eps``.
 
     Parameters:
         n_components: K, the number of components.
@@ -53,30 +54,30 @@ class GaussianMixture(BaseMixture):
         tol: a fit has converged when the mean log-likelihood of the samples, in nats, changes by
             less in one iteration.
         reg_covar: added to the diagonal of each covariance, in squared units of the data.
-        max_iter: iterations, at most; with 0 the fit is its start.
-        n_init: initialisations, of which the best is kept.
+        max_iter: largest number of iterations; with 0 the fit is its start.
+        n_init: number of initialisations, of which the best is kept.
         init_params: ``"kmeans"``, ``"k-means++"``, ``"random"`` (responsibilities) or
             ``"random_from_data"`` (means).
-        weights_init: ``(K,)``, in place of those that ``init_params`` gives.
-        means_init: ``(K, D)``, likewise.
-        precisions_init: inverse covariances, likewise: ``(K, D, D)`` full, ``(D, D)`` tied,
+        weights_init: ``(K,)``, in place of the weights that ``init_params`` gives.
+        means_init: ``(K, D)``, in place of the means that ``init_params`` gives.
+        precisions_init: inverse covariances at the start: ``(K, D, D)`` full, ``(D, D)`` tied,
             ``(K, D)`` diag, ``(K,)`` spherical.
         random_state: seed or RandomState of the starts, and of `sample`.
-        warm_start: whether `fit` goes on from the last fit, from one initialisation.
-        verbose: 1 prints the iterations, 2 the changes of the bound, too.
-        verbose_interval: iterations between two lines.
+        warm_start: whether `fit` continues from the last fit, as one initialisation.
+        verbose: 1 prints the iterations, 2 also prints the changes of the bound.
+        verbose_interval: iterations between two printed lines.
 
     Attributes:
         weights_: ``(K,)``.
         means_: ``(K, D)``.
-        covariances_: as ``precisions_init``.
-        precisions_: their inverses.
+        covariances_: in the shape of ``precisions_init``.
+        precisions_: the inverses of the covariances.
         precisions_cholesky_: upper triangular factors F of the precisions, ``F F^T``; square roots
             for diag and spherical. Predictions read this, ``means_`` and ``weights_``.
         converged_: whether the best fit converged.
-        n_iter_: its iterations.
-        lower_bound_: the mean log-likelihood that its last iteration started from, in nats.
-        lower_bounds_: of every iteration, a list.
+        n_iter_: number of iterations of the best fit.
+        lower_bound_: mean log-likelihood at the start of its last iteration, in nats.
+        lower_bounds_: list of the lower bounds of all iterations.
         n_features_in_: D.
         feature_names_in_: names of the features, if the samples have any.
 
@@ -159,8 +160,9 @@ class GaussianMixture(BaseMixture):
     def _rule(self, x: np.ndarray, previous: float) -> GaussianRule:
         dtype = x.dtype
         prior = flat_prior(self.n_components, x.shape[1], self.covariance_type, dtype)
-        reg_covar = jnp.asarray(self.reg_covar, dtype)
-        return GaussianRule(prior, reg_covar, jnp.asarray(previous, dtype))
+        view = Mode(jnp.asarray(self.reg_covar, dtype))
+        path = programs.path_for(x, self.n_components)
+        return GaussianRule(prior, view, jnp.asarray(previous, dtype), path)
 
     def _resumed(self, algorithm: GaussianRule, data: Data) -> State:
         covariances = as_matrices(self.covariances_, self.covariance_type, *self.means_.shape)
@@ -187,9 +189,9 @@ class GaussianMixture(BaseMixture):
         return Potentials(*leaves, structure=self.covariance_type)
 
     def _n_parameters(self) -> int:
-        # shapes alone: nothing is computed
-        prior = jax.eval_shape(partial(flat_prior, *self.means_.shape, self.covariance_type))
-        return prior.n_parameters
+        k, d = self.means_.shape
+        precisions = FAMILIES[self.covariance_type].distribution
+        return k - 1 + k * d + precisions.n_parameters(k, d)
 
     def bic(self, X: Any) -> float:  # noqa: N803
         """Bayesian information criterion on the samples; smaller is better."""

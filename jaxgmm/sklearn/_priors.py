@@ -1,28 +1,22 @@
 """scikit-learn's names for a prior or posterior, and this library's distributions."""
 
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgmm._model.families import (
-    Dirichlet,
-    NormalGamma,
-    NormalWishart,
-    SphericalNormalGamma,
-    StickBreaking,
-    TiedNormalWishart,
-)
+from jaxgmm._model.families import FAMILIES, WEIGHTS
 
 
-def weights_of(
-    concentration: np.ndarray | tuple[np.ndarray, np.ndarray], dtype: np.dtype
-) -> Dirichlet | StickBreaking:
+def weights_of(concentration: Any, dtype: np.dtype) -> Any:
     """The weights with this ``weight_concentration_``: ``(K,)``, or two ``(K,)`` of the sticks."""
     if isinstance(concentration, tuple):
         # the last stick is not broken
-        return StickBreaking(*(jnp.asarray(a[:-1], dtype) for a in concentration))
-    return Dirichlet(jnp.asarray(concentration, dtype))
+        sticks = (jnp.asarray(a[:-1], dtype) for a in concentration)
+        return WEIGHTS["dirichlet_process"](*sticks)
+    return WEIGHTS["dirichlet"](jnp.asarray(concentration, dtype))
 
 
 def components_of(
@@ -44,22 +38,13 @@ def components_of(
             of one component.
         dtype: of the leaves.
     """
-    k, d = mean.shape
-    family: Any
-    spread: tuple[np.ndarray, np.ndarray]
-    if covariance_type == "full":
-        family = NormalWishart
-        spread = np.broadcast_to(degrees, (k,)), np.broadcast_to(scale, (k, d, d))
-    elif covariance_type == "tied":
-        family, spread = TiedNormalWishart, (degrees, scale)
-    elif covariance_type == "diag":
-        family = NormalGamma
-        shape = np.broadcast_to(np.atleast_1d(degrees)[:, None] / 2, (k, d))
-        spread = shape, np.broadcast_to(scale / 2, (k, d))
-    else:
-        family = SphericalNormalGamma
-        spread = np.broadcast_to(d * degrees / 2, (k,)), np.broadcast_to(d * scale / 2, (k,))
-    return family(*(jnp.asarray(a, dtype) for a in (mean, mean_precision, *spread)))
+    given = (np.asarray(a, dtype) for a in (mean, mean_precision, degrees, scale))
+    return _components(covariance_type, *given)
+
+
+@partial(jax.jit, static_argnums=0)
+def _components(covariance_type: str, *given: jax.Array) -> Any:
+    return FAMILIES[covariance_type].of_degrees(*given)
 
 
 def is_singular(spread: Any, dtype: np.dtype) -> bool:

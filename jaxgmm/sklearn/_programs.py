@@ -13,16 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxgmm._estep.assigned import label_stats, responsibility_stats
-from jaxgmm._estep.estep import Data, row_log_evidence
+from jaxgmm._estep.assigned import from_labels, from_responsibilities
+from jaxgmm._estep.data import Data, Rows
+from jaxgmm._estep.log_evidence import row_log_evidence
+from jaxgmm._estep.passes.common import Path
 from jaxgmm._estep.potentials import Potentials
-from jaxgmm._fit.driver import Driver
-from jaxgmm._lane.starts import posterior_at
-from jaxgmm._lane.state import State, state_potentials
+from jaxgmm._fit.driver import Driver, Limits
+from jaxgmm._lane.state import State
 from jaxgmm._lane.status import Status
 from jaxgmm._mixture.density import labels_at, responsibilities_at
+from jaxgmm._model.estimate import Estimate, given_estimate
 from jaxgmm._model.prior import Prior
-from jaxgmm._model.views import expected_potentials
+from jaxgmm._model.views import Expectation
 from jaxgmm._numerics.pytree import all_finite, replace
 from jaxgmm.sklearn._rules import BayesianRule, GaussianRule, floor_of
 
@@ -64,8 +66,7 @@ def as_data(x: np.ndarray) -> Data:
     weight[: len(x)] = 1
     # arrays made by NumPy: nothing is compiled for another shape
     return Data(
-        x=padded(x),
-        weight=jnp.asarray(weight),
+        rows=Rows(padded(x), jnp.asarray(weight)),
         centre=jnp.asarray(x.mean(axis=0, dtype=x.dtype)),
         total=jnp.asarray(np.asarray(len(x), x.dtype)),
         scale=jnp.asarray(np.ones((), x.dtype)),
@@ -90,23 +91,29 @@ def start(algorithm: Rule, data: Data, assigned: Array | None, given: Parameters
     else:
         weight = data.weight
         if assigned.ndim == 1:
-            stats = label_stats(data.x, assigned, k, sample_weight=weight, structure=kind)
+            stats = from_labels(data.x, assigned, k, sample_weight=weight, structure=kind)
         else:
-            stats = responsibility_stats(data.x, assigned, sample_weight=weight, structure=kind)
+            stats = from_responsibilities(data.x, assigned, sample_weight=weight, structure=kind)
         q = algorithm.from_stats(stats)
     if any(a is not None for a in given):
-        covariances = q.components.covariances(mode=True, reg_covar=algorithm.reg_covar)
-        own = (jnp.exp(q.weights.mode()), q.components.mean, covariances)
-        weights, means, covariances = (
-            a if b is None else b for a, b in zip(own, given, strict=True)
-        )
-        weights = jnp.maximum(weights, floor_of(data.x) / data.total)
-        # what the algorithm will add: the first E-step sees the given covariances themselves
-        covariances = covariances - algorithm.reg_covar * jnp.eye(
-            data.x.shape[1], dtype=data.x.dtype
-        )
-        q = posterior_at(prior, (weights, means, covariances), data.total, mode=True)
+        q = algorithm.view.posterior_at(prior, _completed(algorithm, q, given, data), data.total)
     return resume(algorithm, q, data)
+
+
+def _completed(algorithm: Rule, q: Prior, given: Parameters, data: Data) -> Estimate:
+    """The estimate of a posterior with those parameters that are given."""
+    m = algorithm.view.estimate(q).separate()
+    if given.covariances is not None:
+        m = given_estimate(q.components.structure, m.weights, m.means, given.covariances)
+    weights = m.weights if given.weights is None else given.weights
+    # what the algorithm will add: the first E-step sees the given covariances themselves
+    covariance = m.kind.regularise(m.covariance, -algorithm.reg_covar)
+    return replace(
+        m,
+        weights=jnp.maximum(weights, floor_of(data.x) / data.total),
+        means=m.means if given.means is None else given.means,
+        covariance=covariance,
+    )
 
 
 @jax.jit
@@ -114,7 +121,7 @@ def resume(algorithm: Rule, posterior: Prior, data: Data) -> State:
     """A lane's state at a posterior; one without a density has the status COLLAPSED."""
     key = jax.random.key(0)
     state = algorithm.begin(key, key, posterior, data)
-    usable = all_finite(state_potentials(state))
+    usable = all_finite(state.potentials)
     status = jnp.where(usable, Status.RUNNING, Status.COLLAPSED).astype(jnp.int32)
     return replace(state, status=status, memory=status)
 
@@ -129,13 +136,22 @@ def iterate(
     algorithm: Rule, states: State, data: Data, max_iter: int, tol: float
 ) -> tuple[State, np.ndarray]:
     """All lanes to their ends, and the bounds after each iteration ``(T, R)``."""
-    max_iter = min(max_iter, np.iinfo(np.int32).max)
-    n = states.status.shape[0]
-    driver = Driver(algorithm, data, n, max_iter, tol, history=True, progress=False, mesh=None)
-    states, history, interrupted = driver.run(states, [])
+    limits = Limits(min(max_iter, np.iinfo(np.int32).max), tol)
+    driver = Driver(algorithm, data, limits, states.status.shape[0], history=True)
+    progress, interrupted = driver.run(states, race=False)
     if interrupted:
         raise KeyboardInterrupt
-    return states, history
+    return progress.states(), progress.history()
+
+
+# With fewer residuals than this the careful pass costs nothing, and half as long to compile.
+_SMALL = 1 << 16
+
+
+def path_for(x: np.ndarray, n_components: int) -> Path:
+    """The E-step's path: for small data the careful one alone, which compiles sooner."""
+    size = padded_size(len(x)) * x.shape[1] * n_components
+    return "whitened" if size <= _SMALL else "auto"
 
 
 class Description(NamedTuple):
@@ -150,16 +166,8 @@ class Description(NamedTuple):
 @jax.jit
 def describe(state: State) -> Description:
     """The estimate, or ``E[pi]``, ``E[mu]`` and ``E[Lambda]^-1``."""
-    q, mode = state.posterior, state.view == "mode"
-    factor = state_potentials(state).factor
-    kind = q.components.structure
-    if kind in ("full", "tied"):
-        covariances = q.components.covariances(mode=mode, reg_covar=state.reg_covar)
-        covariances = covariances if kind == "full" else covariances[0]
-    else:
-        covariances = factor**-2
-    weights = jnp.exp(q.weights.mode()) if mode else q.weights.mean()
-    return Description(weights, q.components.mean, covariances, factor)
+    m = state.view.estimate(state.posterior)
+    return Description(m.weights, m.means, m.covariance, state.potentials.factor)
 
 
 # A fitted model as predictions take it: potentials, or the posterior that they are expected under.
@@ -167,7 +175,7 @@ Model = Potentials | Prior
 
 
 def _potentials(model: Model) -> Potentials:
-    return model if isinstance(model, Potentials) else expected_potentials(model)
+    return model if isinstance(model, Potentials) else Expectation().potentials(model)
 
 
 @jax.jit

@@ -7,31 +7,44 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxgmm._algorithms.base import Algorithm
-from jaxgmm._estep.estep import Data, estep_on
-from jaxgmm._estep.passes import Path
+from jaxgmm._algorithms.monitor import Monitor
+from jaxgmm._estep.data import Data
+from jaxgmm._estep.passes.common import Path
 from jaxgmm._estep.stats import Stats
 from jaxgmm._estep.structures import structure
-from jaxgmm._lane.state import State, initial_state
+from jaxgmm._lane.state import State
 from jaxgmm._lane.status import Status
-from jaxgmm._model.prior import Prior, sort_by_mass, update
-from jaxgmm._model.views import bound, expected_potentials, kl_divergence, mode_potentials
-from jaxgmm._numerics.linalg import safe_divide
-from jaxgmm._numerics.pytree import all_finite, pytree, replace
+from jaxgmm._model.prior import Prior, sort_by_mass
+from jaxgmm._model.views import Expectation, Mode
+from jaxgmm._numerics.arrays import safe_divide
+from jaxgmm._numerics.pytree import all_finite, pytree, replace, static
 
-# With fewer residuals than this the careful pass costs nothing, and half as long to compile.
-_SMALL = 1 << 16
+
+@pytree
+class Change(Monitor):
+    """scikit-learn's: a lane has converged when its bound changes by less than the tolerance."""
+
+    def begin(self, dtype: Any) -> tuple[()]:
+        return ()
+
+    def observe(
+        self, record: Any, objective: Array, n_iter: Array, allowed: Array
+    ) -> tuple[Any, Array]:
+        return record, objective
+
+    def settled(
+        self, old: Any, new: Any, before: Array, objective: Array, n_iter: Array, allowed: Array
+    ) -> Array:
+        return jnp.abs(objective - before) < allowed
 
 
 class _Rule(Algorithm):
     """What both have in common.
 
-    A lane has converged when its bound changes by less than the tolerance. Its state's memory is
-    the status that its last iteration gave it: the loop's judgement of the optimum, whether it is
-    degenerate, leaves that alone.
+    Its state's memory is the status that its last iteration gave it: the loop's judgement of the
+    optimum, whether it is degenerate, leaves that alone.
     """
 
-    prior: Prior
-    reg_covar: Float[Array, ""]
     previous: Float[Array, ""]  # the bound that the first iteration is compared with
 
     @property
@@ -39,21 +52,19 @@ class _Rule(Algorithm):
         """No lane is refused because its bound went down."""
         return False
 
+    @property
+    def monitor(self) -> Monitor:
+        return Change()
+
     def begin(self, key: Array, shared_key: Array, posterior: Prior, data: Data) -> State:
-        memory = jnp.asarray(int(Status.RUNNING), jnp.int32)
-        # a posterior has it in its scatter
-        reg_covar = self.reg_covar if self.view == "mode" else 0.0
-        state = initial_state(self.prior, posterior, self.view, reg_covar=reg_covar, memory=memory)
-        return replace(state, objective=self.previous)
+        return replace(super().begin(key, shared_key, posterior, data), objective=self.previous)
 
-    def observe(self, old: State, new: State, data: Data, tol: Array) -> State:
-        return new
-
-    def settled(self, old: State, new: State, data: Data, tol: Array) -> Array:
-        return jnp.abs(new.objective - old.objective) < tol
+    def remember(self, key: Array, shared_key: Array, posterior: Prior) -> Array:
+        return jnp.asarray(int(Status.RUNNING), jnp.int32)
 
     def step_on(self, state: State, data: Data, tol: Array) -> State:
-        new = super().step_on(state, data, tol)
+        # the tolerance is that of the bound itself, whatever the number of samples
+        new = super().step_on(state, data, tol / data.total)
         return replace(new, memory=new.status)
 
     def from_stats(self, stats: Stats) -> Prior:
@@ -66,24 +77,25 @@ class GaussianRule(_Rule):
     """EM; the bound is the log-likelihood per sample of the estimate before the update."""
 
     prior: Prior
-    reg_covar: Float[Array, ""]
+    view: Mode
     previous: Float[Array, ""]
+    path: Path = static()  # type: ignore[assignment]
 
     name = "EM"
-    view = "mode"
+
+    @property
+    def reg_covar(self) -> Any:
+        return self.view.reg_covar
 
     def from_stats(self, stats: Stats) -> Prior:
-        return update(self.prior, with_floor(stats), mode=True)
+        return self.view.update(self.prior, with_floor(stats))
 
-    def advance(self, state: State, data: Data) -> State:
-        active = state.status == Status.RUNNING
-        potentials = mode_potentials(state.posterior, self.reg_covar)
-        stats = estep_on(data, potentials, active, path=path_for(data, self.prior))
+    def maximise(self, state: State, stats: Stats) -> State:
         q = self.from_stats(stats)
         # an estimate without a density has failed here, and not an iteration later
-        usable = all_finite(mode_potentials(q, self.reg_covar))
-        objective = jnp.where(usable, stats.log_evidence / data.total, jnp.nan)
-        return replace(state, posterior=q, objective=objective)
+        usable = all_finite(self.view.potentials(q))
+        mean = stats.log_evidence / jnp.sum(stats.count)
+        return replace(state, posterior=q, objective=jnp.where(usable, mean, jnp.nan))
 
 
 @pytree
@@ -94,29 +106,21 @@ class BayesianRule(_Rule):
     """
 
     prior: Prior
+    view: Expectation
     reg_covar: Float[Array, ""]
     previous: Float[Array, ""]
+    path: Path = static()  # type: ignore[assignment]
 
     name = "CAVI"
-    view = "expectation"
 
     def from_stats(self, stats: Stats) -> Prior:
-        return update(self.prior, with_variance(stats, self.reg_covar))
+        return self.view.update(self.prior, with_variance(stats, self.reg_covar))
 
-    def advance(self, state: State, data: Data) -> State:
-        active = state.status == Status.RUNNING
-        potentials = expected_potentials(state.posterior)
-        stats = estep_on(data, potentials, active, path=path_for(data, self.prior))
+    def maximise(self, state: State, stats: Stats) -> State:
         stats, _ = sort_by_mass(self.prior, stats, state.posterior)
         stats = with_variance(stats, self.reg_covar)
-        q = update(self.prior, stats)
-        objective = bound(stats, expected_potentials(q), kl_divergence(q, self.prior))
-        return replace(state, posterior=q, objective=objective)
-
-
-def path_for(data: Data, prior: Prior) -> Path:
-    """The E-step's path: for small data the careful one alone, which compiles sooner."""
-    return "whitened" if data.x.size * prior.n_components <= _SMALL else "auto"
+        q = self.view.update(self.prior, stats)
+        return replace(state, posterior=q, objective=self.bound(stats, q))
 
 
 def floor_of(x: Float[Array, "N D"]) -> float:
@@ -143,8 +147,11 @@ def with_floor(stats: Stats) -> Stats:
 
 def with_variance(stats: Stats, variance: Array) -> Stats:
     """The statistics of samples with this variance more, in every direction."""
-    k, d = stats.mean.shape
-    eye: Any = jnp.broadcast_to(jnp.eye(d, dtype=stats.mean.dtype), (k, d, d))
-    weight = jnp.broadcast_to((variance * stats.count)[:, None], (k, d))
-    scatter = structure(stats.structure).scatter(eye, weight)
-    return replace(stats, scatter=stats.scatter + scatter)
+    kind, (_, d) = structure(stats.structure), stats.mean.shape
+    # a unit variance in every direction is a sum of d displacements
+    each = jnp.ones_like(stats.mean)
+    if kind.separate != "full":
+        return replace(stats, scatter=stats.scatter + kind.outer(variance * stats.count, each))
+    eye = jnp.eye(d, dtype=stats.mean.dtype)
+    count = variance * (jnp.sum(stats.count) if stats.scatter.ndim == 2 else stats.count)
+    return replace(stats, scatter=stats.scatter + count[..., None, None] * eye)

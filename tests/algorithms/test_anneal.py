@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 import pytest
 from conftest import clusters
 from scipy.stats import multivariate_normal
@@ -19,7 +20,7 @@ MEANS = x[np.array([0, 50, 100])]
 
 def test_one_step_is_em_with_responsibilities_to_the_power_beta():
     algorithm = jaxgmm.annealed(jaxgmm.em(jaxgmm.flat_prior(3, 2)), 4, 0.3)
-    state = algorithm.init(KEY, x, means=MEANS)
+    state = algorithm.init(KEY, x, {"means": MEANS})
     weights, means, covariances = (np.asarray(a) for a in jaxgmm.mixture(state))
     for iteration, beta in enumerate((0.3, 0.3**0.75)):
         log = np.stack(
@@ -70,7 +71,7 @@ def test_it_ends_at_an_optimum_of_the_plain_algorithm(make: Any):
 def test_at_beta_one_it_is_the_plain_algorithm():
     plain = jaxgmm.cavi(PRIOR)
     algorithm = jaxgmm.annealed(plain, 5, 1.0)
-    a = b = plain.init(KEY, x, means=MEANS)
+    a = b = plain.init(KEY, x, {"means": MEANS})
     step = jax.jit(lambda algorithm, state: algorithm.step(state, x))
     for _ in range(7):
         a, b = step(plain, a), step(algorithm, b)
@@ -80,10 +81,20 @@ def test_at_beta_one_it_is_the_plain_algorithm():
     )
 
 
+def test_wrappers_nest_in_either_order():
+    plain = jaxgmm.em(PRIOR)
+    inside = jaxgmm.squarem(jaxgmm.annealed(plain, 5, 0.8))
+    outside = jaxgmm.annealed(jaxgmm.squarem(plain), 5, 0.8)
+    assert jax.tree.structure(outside) == jax.tree.structure(inside)
+    for a, b in zip(jax.tree.leaves(outside), jax.tree.leaves(inside), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert outside.core is plain
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((jaxgmm.annealed(jaxgmm.cavi(PRIOR)),), "em or jaxgmm.cavi, but it is a Annealed"),
+        ((jaxgmm.svi(PRIOR, optax.adam(0.1)),), "jaxgmm.em and jaxgmm.cavi.*given a SVI"),
         ((jaxgmm.cavi(PRIOR), 0), "n_steps must be an integer of at least 1"),
         ((jaxgmm.cavi(PRIOR), 10, 0.0), "start must be above 0 and at most 1, but it is 0.0"),
         ((jaxgmm.cavi(PRIOR), 10, 1.5), "start must be above 0 and at most 1, but it is 1.5"),
@@ -97,7 +108,7 @@ def test_bad_input(arguments: Any, message: str, monkeypatch: pytest.MonkeyPatch
 
 def test_no_new_program_for_another_schedule():
     step = jax.jit(lambda algorithm, state: algorithm.step(state, x))
-    state = jaxgmm.cavi(PRIOR).init(KEY, x, means=MEANS)
+    state = jaxgmm.cavi(PRIOR).init(KEY, x, {"means": MEANS})
     for n_steps, start in ((5, 0.5), (9, 0.8)):
         step(jaxgmm.annealed(jaxgmm.cavi(PRIOR), n_steps, start), state)
     assert step._cache_size() == 1

@@ -30,8 +30,10 @@ def system(published: dict[str, np.ndarray]) -> tuple[jax.Array, Prior, Prior]:
 
 def test_system_1_at_the_start(published: dict[str, np.ndarray]):
     x, prior, q = system(published)
-    stats = jaxgmm.responsibility_stats(x, jnp.full((60, 3), 1 / 3), structure="tied")
-    objective = jaxgmm.bound(stats, jaxgmm.expected_potentials(q), jaxgmm.kl_divergence(q, prior))
+    stats = jaxgmm.stats.from_responsibilities(x, jnp.full((60, 3), 1 / 3), structure="tied")
+    objective = jaxgmm.bound(
+        stats, jaxgmm.views.Expectation().potentials(q), jaxgmm.views.kl_divergence(q, prior)
+    )
     assert abs(float(objective) - published["elbo_trace"][0]) < 1e-6
     assert f"{float(objective):.3f}" == "-733.858"
 

@@ -61,7 +61,7 @@ def test_follows_scikit_learn(name: str, reg_covar: float):
 
     algorithm = jaxgmm.em(jaxgmm.flat_prior(K, x.shape[1]), reg_covar=reg_covar)
     start = (weights, means, covariances)
-    state = algorithm.init(jax.random.key(0), jnp.asarray(x), parameters=start)
+    state = algorithm.init(jax.random.key(0), jnp.asarray(x), {"parameters": start})
     estimates, objectives = follow(algorithm, state, jnp.asarray(x))
     for i in range(STEPS):
         _, log_responsibilities = theirs._e_step(x)
@@ -78,7 +78,7 @@ def test_the_start_is_the_given_mixture(reg_covar: float):
     x = clusters()
     start = blurred_start(np.asarray(x), np.arange(300) % K)
     algorithm = jaxgmm.em(jaxgmm.flat_prior(K, 2), reg_covar=reg_covar)
-    state = algorithm.init(jax.random.key(0), x, parameters=start)
+    state = algorithm.init(jax.random.key(0), x, {"parameters": start})
     for ours, given in zip(jaxgmm.mixture(state), start, strict=True):
         np.testing.assert_allclose(ours, given, rtol=1e-12)
 
@@ -114,7 +114,7 @@ def test_map_follows_fraley_and_raftery(name: str, faithful: np.ndarray):
     x, labels = (faithful, np.arange(272) % 3) if name == "faithful" else data_set(name)
     start = blurred_start(x, labels)
     algorithm = jaxgmm.em(jaxgmm.default_prior(jnp.asarray(x), K))
-    state = algorithm.init(jax.random.key(0), jnp.asarray(x), parameters=start)
+    state = algorithm.init(jax.random.key(0), jnp.asarray(x), {"parameters": start})
     estimates, _ = follow(algorithm, state, jnp.asarray(x))
     point = start
     for i in range(STEPS):

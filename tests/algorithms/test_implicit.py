@@ -46,7 +46,7 @@ def weights(x: Array) -> Array:
 def converge(algorithm: jaxgmm.Algorithm, x: Array, w: Array, steps: int) -> jaxgmm.State:
     """A state that many iterations cannot improve."""
     means = jnp.asarray([[0.0, 0.0], [4.0, 1.0], [1.0, 5.0]], x.dtype)
-    start = algorithm.init(jax.random.key(0), x, sample_weight=w, means=means)
+    start = algorithm.init(jax.random.key(0), x, {"means": means}, sample_weight=w)
     return unrolled(algorithm, start, x, w, steps)
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from jaxgmm import Rows
 from jaxgmm._algorithms.minibatch import minibatch, permute
-from jaxgmm._estep.estep import prepare
+from jaxgmm._estep.data import prepare
 
 SIZES = [1, 2, 3, 10, 100, 1000, 4097]
 
@@ -60,7 +61,7 @@ def test_neighbours_are_not_kept_together():
 
 @pytest.mark.parametrize(("n", "size"), [(10, 3), (100, 32), (64, 16), (4097, 500)])
 def test_an_epoch_sees_every_row_once_and_the_next_in_another_order(n: int, size: int, key):
-    data = prepare(jnp.arange(n, dtype=jnp.float64)[:, None])
+    data = prepare(Rows(jnp.arange(n, dtype=jnp.float64)[:, None]))
     n_batches = -(-n // size)
     orders = []
     for epoch in range(2):
@@ -81,7 +82,7 @@ def test_an_epochs_scaled_sums_average_to_the_whole_exactly(weighted: bool, key:
     n, size = 10, 4  # batches of 4, 4 and 2 rows
     values = np.random.default_rng(0).standard_normal(n)
     weight = np.random.default_rng(1).uniform(0, 2, n) if weighted else np.ones(n)
-    data = prepare(jnp.asarray(values)[:, None], jnp.asarray(weight) if weighted else None)
+    data = prepare(Rows(jnp.asarray(values)[:, None], jnp.asarray(weight) if weighted else None))
     average = 0.0
     for i in range(3):
         batch = minibatch(key, data, jnp.asarray(i), size)
@@ -96,7 +97,7 @@ def test_an_epochs_scaled_sums_average_to_the_whole_exactly(weighted: bool, key:
 def test_every_batch_alone_is_unbiased_the_short_last_one_too(number: int):
     n, size = 10, 4
     values = np.random.default_rng(0).standard_normal(n) + 1
-    data = prepare(jnp.asarray(values)[:, None])
+    data = prepare(Rows(jnp.asarray(values)[:, None]))
 
     def scaled(key: jax.Array) -> jax.Array:
         batch = minibatch(key, data, jnp.asarray(number), size)
@@ -111,6 +112,6 @@ def test_every_batch_alone_is_unbiased_the_short_last_one_too(number: int):
 
 
 def test_minibatches_keep_the_dtype(dtype: str, key: jax.Array):
-    data = prepare(jnp.ones((10, 2), dtype), jnp.ones(10, dtype))
+    data = prepare(Rows(jnp.ones((10, 2), dtype), jnp.ones(10, dtype)))
     batch = minibatch(key, data, jnp.asarray(2), 4)
     assert {str(a.dtype) for a in jax.tree.leaves(batch)} == {dtype}

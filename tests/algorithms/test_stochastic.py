@@ -13,9 +13,9 @@ from algorithms import FAMILIES, assert_trees_close, components, data
 from conftest import clusters
 
 import jaxgmm
-from jaxgmm import Prior, Status
-from jaxgmm._algorithms.stochastic import empty_trace, observe_noisy
-from jaxgmm._estep.estep import prepare
+from jaxgmm import Prior, Rows, Status
+from jaxgmm._algorithms.monitor import Noisy
+from jaxgmm._estep.data import prepare
 from jaxgmm._model.views import draw, log_density
 
 # --- sticking the landing ---------------------------------------------------------------------
@@ -35,7 +35,7 @@ def gradients(algorithm: jaxgmm.SVI, state: jaxgmm.State, x: jax.Array, n: int) 
     def one(key: jax.Array) -> Any:
         def objective(coordinates: Any) -> jax.Array:
             q = algorithm.posterior(coordinates, jnp.asarray(x.shape[0], x.dtype))
-            return algorithm.bound(key, q, prepare(x))
+            return algorithm.view.objective(key, q, algorithm.prior, prepare(Rows(x)))
 
         return jax.grad(objective)(state.memory.coordinates)
 
@@ -59,7 +59,7 @@ def test_sticking_the_landing_has_no_variance_at_the_exact_posterior(family: str
     largest = {}
     for divergence in ("closed_form", "sampled", "sticking_the_landing"):
         algorithm = jaxgmm.svi(prior, optax.sgd, learning_rate=0.0, divergence=divergence)
-        state = algorithm.init(jax.random.key(0), x, posterior=exact)
+        state = algorithm.init(jax.random.key(0), x, {"posterior": exact})
         found = gradients(algorithm, state, x, 16)
         largest[divergence] = max(float(jnp.abs(a).max()) for a in jax.tree.leaves(found))
     assert largest["sticking_the_landing"] < 1e-9
@@ -77,7 +77,7 @@ def test_estimators_of_the_gradient_agree_on_average(divergence: Any):
     found = []
     for name in ("closed_form", divergence):
         algorithm = jaxgmm.svi(prior, optax.sgd, learning_rate=0.0, divergence=name)
-        state = algorithm.init(jax.random.key(0), x, posterior=start)
+        state = algorithm.init(jax.random.key(0), x, {"posterior": start})
         found.append(gradients(algorithm, state, x, 4000))
     for a, b in zip(*(jax.tree.leaves(tree) for tree in found), strict=True):
         # the same draws in both, so that their differences have errors of their own
@@ -101,7 +101,7 @@ def two_groups() -> jax.Array:
     return jnp.asarray(np.concatenate([rng.normal(1, 1, 100), rng.normal(7, 2, 100)])[:, None])
 
 
-def climb(objective: Callable[[jaxgmm.Potentials], jax.Array]) -> np.ndarray:
+def climb(objective: Callable[[jaxgmm.stats.Potentials], jax.Array]) -> np.ndarray:
     """The means, sorted, after 3000 steps of Adam (0.1) on one draw each, of 8 lanes."""
     x, prior = two_groups(), flat_in_one_dimension(2)
     algorithm = jaxgmm.svi(prior, optax.adam, learning_rate=0.1, divergence="sampled")
@@ -134,7 +134,7 @@ def climb(objective: Callable[[jaxgmm.Potentials], jax.Array]) -> np.ndarray:
 
 
 def test_summed_out_assignments_recover_both_groups():
-    means = climb(lambda potentials: jaxgmm.log_evidence(two_groups(), potentials))
+    means = climb(lambda potentials: jaxgmm.stats.log_evidence(two_groups(), potentials))
     np.testing.assert_allclose(means, np.broadcast_to([1, 7], (8, 2)), atol=0.6)
 
 
@@ -142,7 +142,7 @@ def test_sum_of_log_joints_collapses_onto_the_mean_of_the_data():
     """The classic bug, written here: the sum over components outside the logarithm."""
     x = two_groups()
 
-    def wrong(potentials: jaxgmm.Potentials) -> jax.Array:
+    def wrong(potentials: jaxgmm.stats.Potentials) -> jax.Array:
         whitened = (x - potentials.mean[:, 0]) * potentials.factor
         return jnp.sum(potentials.const - 0.5 * whitened**2)
 
@@ -192,7 +192,7 @@ def test_average_of_natural_gradient_steps():
     others = walk(jaxgmm.svi(prior, rule, 20), x, 6)
     average = others[0].posterior
     for t, other in enumerate(others[1:], start=1):
-        average = jaxgmm.interpolate(average, other.posterior, jnp.asarray(4 / (t + 3)))
+        average = jaxgmm.views.interpolate(average, other.posterior, jnp.asarray(4 / (t + 3)))
     assert_trees_close(states[-1].memory.coordinates, others[-1].posterior, rtol=1e-12)
     assert_trees_close(states[-1].posterior, average, rtol=1e-10)
 
@@ -255,11 +255,15 @@ def test_mode_view_refuses_weights_without_a_mode():
 def comparisons(values: jax.Array, allowed: jax.Array) -> tuple[jax.Array, jax.Array]:
     """How often in a row no rise was found, and the length of the last window, step by step."""
 
-    def step(trace: Any, value: jax.Array) -> Any:
-        trace, _ = observe_noisy(trace, value, allowed)
+    monitor = Noisy()
+
+    def step(trace: Any, seen: tuple[jax.Array, jax.Array]) -> Any:
+        value, n_iter = seen
+        trace, _ = monitor.observe(trace, value, n_iter, allowed)
         return trace, (trace.quiet, trace.last_count)
 
-    return jax.lax.scan(step, empty_trace(values.dtype), values)[1]
+    n_iter = jnp.arange(1, values.shape[0] + 1, dtype=jnp.int32)
+    return jax.lax.scan(step, monitor.begin(values.dtype), (values, n_iter))[1]
 
 
 def noise(n: int, seed: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from jax.test_util import check_grads
 from naive_estep import D, K, naive, potentials, samples, stack
 
 import jaxgmm
-from jaxgmm import Potentials
+from jaxgmm.stats import Potentials
 
 N = 37
 STRUCTURES = ("full", "tied")
@@ -39,7 +39,7 @@ def assert_gradients(function: Any, *args: Any) -> None:
 def test_value(structure: str, dtype: str, tolerance: Tolerance):
     x, p, w = samples(dtype, N), potentials(dtype, structure), weights().astype(dtype)
     for weight in (None, w):
-        value = jaxgmm.log_evidence(x, p, weight)
+        value = jaxgmm.stats.log_evidence(x, p, weight)
         assert value.dtype == dtype
         expected = naive(x, p, weight)["log_evidence"]
         np.testing.assert_allclose(value, expected, rtol=tolerance.value)
@@ -48,9 +48,9 @@ def test_value(structure: str, dtype: str, tolerance: Tolerance):
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_gradients(structure: str):
     x, p = samples(n=N), potentials(structure=structure)
-    assert_gradients(lambda p: jaxgmm.log_evidence(x, p), p)
-    assert_gradients(lambda x: jaxgmm.log_evidence(x, p), x)
-    assert_gradients(jaxgmm.log_evidence, x, p, weights())
+    assert_gradients(lambda p: jaxgmm.stats.log_evidence(x, p), p)
+    assert_gradients(lambda x: jaxgmm.stats.log_evidence(x, p), x)
+    assert_gradients(jaxgmm.stats.log_evidence, x, p, weights())
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
@@ -60,15 +60,15 @@ def test_gradients_inside_jit_vmap_and_scan(structure: str):
     sets = jnp.stack([samples(n=N, seed=seed) for seed in range(3)])
 
     def over_lanes(x: jax.Array, lanes: Potentials, w: jax.Array) -> jax.Array:
-        values = jax.vmap(jaxgmm.log_evidence, (None, 0, None))(x, lanes, w)
+        values = jax.vmap(jaxgmm.stats.log_evidence, (None, 0, None))(x, lanes, w)
         return jnp.sum(jnp.sin(values / 100))
 
     def over_sets(sets: jax.Array, lanes: Potentials) -> jax.Array:
-        return jnp.sum(jnp.sin(jax.vmap(jaxgmm.log_evidence)(sets, lanes) / 100))
+        return jnp.sum(jnp.sin(jax.vmap(jaxgmm.stats.log_evidence)(sets, lanes) / 100))
 
     def scanned(x: jax.Array, lanes: Potentials, w: jax.Array) -> jax.Array:
         def body(total: jax.Array, p: Potentials) -> tuple[jax.Array, None]:
-            return total + jnp.sin(jaxgmm.log_evidence(x, p, w) / 100), None
+            return total + jnp.sin(jaxgmm.stats.log_evidence(x, p, w) / 100), None
 
         return jax.lax.scan(body, jnp.zeros(()), lanes)[0]
 
@@ -80,7 +80,7 @@ def test_gradients_inside_jit_vmap_and_scan(structure: str):
 def test_vmap_of_the_gradient_is_the_gradient_in_each_lane(dtype: str, tolerance: Tolerance):
     x = samples(dtype, N)
     lanes = [potentials(dtype, seed=seed) for seed in range(3)]
-    gradient = jax.grad(jaxgmm.log_evidence, argnums=(0, 1))
+    gradient = jax.grad(jaxgmm.stats.log_evidence, argnums=(0, 1))
     together = jax.vmap(gradient, (None, 0))(x, stack(lanes))
     for i, p in enumerate(lanes):
         one = jax.tree.map(lambda a, i=i: a[i], together)
@@ -92,14 +92,14 @@ def test_vmap_of_the_gradient_is_the_gradient_in_each_lane(dtype: str, tolerance
 
 def test_gradient_in_the_constants_is_the_count():
     x, p = samples(n=N), potentials()
-    gradient = jax.grad(jaxgmm.log_evidence, argnums=1)(x, p)
+    gradient = jax.grad(jaxgmm.stats.log_evidence, argnums=1)(x, p)
     np.testing.assert_allclose(gradient.const, naive(x, p)["count"], rtol=1e-12)
 
 
 def test_gradients_with_a_component_of_zero_weight_are_finite():
     x, p = samples(n=N), potentials()
     p = Potentials(p.const.at[1].set(-jnp.inf), p.mean, p.factor, "full")
-    for leaf in jax.tree.leaves(jax.grad(jaxgmm.log_evidence, argnums=(0, 1))(x, p)):
+    for leaf in jax.tree.leaves(jax.grad(jaxgmm.stats.log_evidence, argnums=(0, 1))(x, p)):
         assert np.isfinite(leaf).all()
 
 
@@ -160,10 +160,10 @@ def flops(function: Any, *args: Any) -> float:
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_the_gradient_in_potentials_makes_no_second_pass(structure: str):
     x, p = samples(n=20_000), potentials(structure=structure)
-    forward = passes(jaxgmm.log_evidence, x, p)
+    forward = passes(jaxgmm.stats.log_evidence, x, p)
     assert forward == 2  # the two branches of the choice, of which a lane runs one
-    assert passes(jax.grad(jaxgmm.log_evidence, 1), x, p) == forward
-    assert passes(jax.grad(jaxgmm.log_evidence, 0), x, p) > forward
+    assert passes(jax.grad(jaxgmm.stats.log_evidence, 1), x, p) == forward
+    assert passes(jax.grad(jaxgmm.stats.log_evidence, 0), x, p) > forward
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
@@ -172,12 +172,12 @@ def test_the_gradient_in_potentials_costs_what_one_e_step_does(structure: str):
     # of the value alone the compiler drops the statistics, so the E-step is the measure
     one_pass = flops(jaxgmm.estep, x, p)
     assert one_pass > x.shape[0] * K * D
-    assert flops(jax.value_and_grad(jaxgmm.log_evidence, 1), x, p) < 1.02 * one_pass
-    assert flops(jax.value_and_grad(jaxgmm.log_evidence, (0, 1)), x, p) > 1.2 * one_pass
+    assert flops(jax.value_and_grad(jaxgmm.stats.log_evidence, 1), x, p) < 1.02 * one_pass
+    assert flops(jax.value_and_grad(jaxgmm.stats.log_evidence, (0, 1)), x, p) > 1.2 * one_pass
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_the_gradient_in_potentials_keeps_nothing_of_the_rows(structure: str):
     x, p = samples(n=20_000), potentials(structure=structure)
-    _, pullback = jax.vjp(lambda p: jaxgmm.log_evidence(x, p), p)
+    _, pullback = jax.vjp(lambda p: jaxgmm.stats.log_evidence(x, p), p)
     assert max(leaf.size for leaf in jax.tree.leaves(pullback)) < x.shape[0]

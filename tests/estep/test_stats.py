@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from naive_estep import N, assert_stats, naive, potentials, samples, stats_dict
 
 import jaxgmm
-from jaxgmm import Potentials, Stats, empty_stats, merge, responsibility_stats, scale_stats
 from jaxgmm._estep.potentials import logits
+from jaxgmm.stats import Potentials, Stats, from_responsibilities, merge
 
 CHEAP = settings(deadline=None, max_examples=25, derandomize=True)
 
@@ -25,7 +25,7 @@ def stats(draw, structure: str) -> Stats:
     rng = np.random.default_rng(seed)
     k, d = 3, 2
     if n == 0:
-        return empty_stats(k, d, structure, jnp.float64)
+        return jaxgmm.stats.empty(k, d, structure, jnp.float64)
     r = rng.dirichlet(np.ones(k), n)
     if empty < k:
         r[:, empty] = 0
@@ -75,7 +75,7 @@ def test_tied_merge_is_associative(a: Stats, b: Stats, c: Stats):
 @pytest.mark.parametrize("structure", ["full", "tied"])
 def test_empty_stats_are_the_identity(structure: str, dtype: str):
     a = jaxgmm.estep(samples(dtype), potentials(dtype, structure))
-    nothing = empty_stats(4, 3, structure, dtype)
+    nothing = jaxgmm.stats.empty(4, 3, structure, dtype)
     for merged in (merge(a, nothing), merge(nothing, a)):
         for left, right in zip(jax.tree.leaves(merged), jax.tree.leaves(a), strict=True):
             assert left.dtype == dtype
@@ -89,7 +89,7 @@ def test_empty_stats_are_the_identity(structure: str, dtype: str):
 @pytest.mark.parametrize("n_blocks", [2, 7])
 def test_merged_blocks_equal_the_whole(structure, n_blocks, dtype, tolerance: Tolerance):
     x, p = samples(dtype), potentials(dtype, structure)
-    total = empty_stats(4, 3, structure, dtype)
+    total = jaxgmm.stats.empty(4, 3, structure, dtype)
     for rows in np.array_split(np.arange(N), n_blocks):
         total = merge(total, jaxgmm.estep(x[rows], p))
     assert_stats(total, naive(x, p), 2 * tolerance.value)
@@ -99,14 +99,14 @@ def test_merge_keeps_the_scatter_of_far_apart_blocks():
     # raw second moments would lose it all: (1e6)^2 eps = 1e5 in float32
     blocks = [jnp.asarray([[c - 1.0], [c + 1.0]], jnp.float32) for c in (1e6, 1e6 + 8)]
     one = jnp.ones((2, 1), jnp.float32)
-    merged = merge(*(responsibility_stats(b, one) for b in blocks))
+    merged = merge(*(from_responsibilities(b, one) for b in blocks))
     np.testing.assert_array_equal(merged.scatter, [[[2 + 2 + 4 * 16.0]]])
 
 
 @pytest.mark.parametrize("structure", ["full", "tied"])
 def test_scaled_stats_are_those_of_repeated_data(structure: str, dtype, tolerance: Tolerance):
     x, p = samples(dtype), potentials(dtype, structure)
-    scaled = scale_stats(jaxgmm.estep(x, p), jnp.asarray(3.0, dtype))
+    scaled = jaxgmm.stats.scale(jaxgmm.estep(x, p), jnp.asarray(3.0, dtype))
     assert_stats(scaled, naive(jnp.concatenate([x] * 3), p), tolerance.value)
 
 
@@ -115,7 +115,7 @@ def test_scaled_stats_are_those_of_repeated_data(structure: str, dtype, toleranc
 def test_stats_of_given_responsibilities(structure, weighted, dtype, tolerance: Tolerance):
     x, p = samples(dtype), potentials(dtype, structure)
     weight = jnp.linspace(0, 2, N, dtype=dtype) if weighted else None
-    given_r = responsibility_stats(x, soft(x, p), sample_weight=weight, structure=structure)
+    given_r = from_responsibilities(x, soft(x, p), sample_weight=weight, structure=structure)
     expected = naive(x, p, weight) | {"log_evidence": np.zeros(())}
     assert_stats(given_r, expected, tolerance.value)
 
@@ -127,8 +127,8 @@ def soft(x: jax.Array, p: Potentials) -> jax.Array:
 def test_label_stats_are_those_of_one_hot_responsibilities(dtype: str):
     x = samples(dtype)
     labels = jnp.asarray(np.random.default_rng(0).integers(0, 3, N))
-    hard = jaxgmm.label_stats(x, labels, 5)
-    soft_stats = responsibility_stats(x, jax.nn.one_hot(labels, 5, dtype=dtype))
+    hard = jaxgmm.stats.from_labels(x, labels, 5)
+    soft_stats = from_responsibilities(x, jax.nn.one_hot(labels, 5, dtype=dtype))
     assert_stats(hard, stats_dict(soft_stats), 1e-6)
     assert hard.count[3:].tolist() == [0, 0]
     assert float(hard.entropy) == 0.0
@@ -136,8 +136,8 @@ def test_label_stats_are_those_of_one_hot_responsibilities(dtype: str):
 
 def test_expected_log_joint_and_entropy_make_the_log_evidence(dtype: str, tolerance: Tolerance):
     x, p = samples(dtype), potentials(dtype)
-    own = responsibility_stats(x, soft(x, p))  # computed apart from any potentials
-    optimum = jaxgmm.expected_log_joint(own, p) + own.entropy
+    own = from_responsibilities(x, soft(x, p))  # computed apart from any potentials
+    optimum = jaxgmm.stats.expected_log_joint(own, p) + own.entropy
     np.testing.assert_allclose(optimum, naive(x, p)["log_evidence"], rtol=10 * tolerance.value)
-    other = responsibility_stats(x, soft(x, potentials(dtype, seed=5)))
-    assert float(jaxgmm.expected_log_joint(other, p) + other.entropy) < float(optimum) - 1
+    other = from_responsibilities(x, soft(x, potentials(dtype, seed=5)))
+    assert float(jaxgmm.stats.expected_log_joint(other, p) + other.entropy) < float(optimum) - 1

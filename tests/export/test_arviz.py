@@ -16,6 +16,7 @@ import jaxgmm
 from jaxgmm import State
 from jaxgmm._export.arviz import to_arviz
 from jaxgmm._lane.state import initial_state
+from jaxgmm.views import Expectation, Mode
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +24,8 @@ def state() -> State:
     x = clusters(n=60)
     prior = jaxgmm.default_prior(x, 3)
     own = jax.nn.one_hot(jnp.arange(60) % 3, 3, dtype=x.dtype)
-    q = jaxgmm.update(prior, jaxgmm.responsibility_stats(x, own))
-    return initial_state(prior, q, "expectation")
+    q = jaxgmm.update(prior, jaxgmm.stats.from_responsibilities(x, own))
+    return initial_state(prior, q, Expectation())
 
 
 def test_draws_of_the_posterior(state: State):
@@ -80,7 +81,7 @@ def test_bad_input(state: State, monkeypatch: pytest.MonkeyPatch):
         to_arviz(jax.random.key(0), lanes)
     with pytest.raises(ValueError, match="n_draws must be an integer of at least 1, but it is 0"):
         to_arviz(jax.random.key(0), state, 0)
-    point = initial_state(state.prior, state.posterior, "mode")
+    point = initial_state(state.prior, state.posterior, Mode())
     with pytest.raises(ValueError, match="needs a posterior"):
         to_arviz(jax.random.key(0), point)
     real = builtins.__import__

@@ -19,11 +19,14 @@ from programs.persist_load import go_on, outputs, plain
 
 import jaxgmm
 from jaxgmm import Prior, Result, State
-from jaxgmm._algorithms.stochastic import Memory, empty_trace
+from jaxgmm._algorithms.monitor import Noisy
+from jaxgmm._algorithms.stochastic import Memory
 from jaxgmm._export.encoding import _OBJECTS, MissingOptimizer
 from jaxgmm._export.files import load, save
 from jaxgmm._fit.selection import Selection
 from jaxgmm._lane.state import initial_state
+from jaxgmm._model.coordinates import coordinates_of
+from jaxgmm.views import Expectation
 
 PROGRAM = Path(__file__).parents[1] / "programs" / "persist_load.py"
 
@@ -32,9 +35,9 @@ def model(family: str = "diag", weights: str = "dirichlet", dtype: str = "float6
     return Prior(WEIGHTS[weights](dtype), components(family, dtype, proper=True))
 
 
-def state_of(prior: Prior, memory: Any = ()) -> State:
+def state_of(prior: Prior, record: Any = (), memory: Any = ()) -> State:
     """A state whose posterior is its prior."""
-    return initial_state(prior, prior, "expectation", memory=memory)
+    return initial_state(prior, prior, Expectation(), record, memory)
 
 
 def lanes_of(tree: Any) -> Any:
@@ -44,15 +47,14 @@ def lanes_of(tree: Any) -> Any:
 def with_optimizer_state(optimizer: Any) -> State:
     """The state of an SVI with this optimiser, before its first step."""
     prior = model()
-    coordinates = jaxgmm.svi(prior, optax.sgd(0.1)).coordinates(prior)
+    coordinates = coordinates_of(prior, Expectation())
     memory = Memory(
         key=jax.random.key(1),
         order_key=jax.random.key(2, impl="rbg"),
-        trace=empty_trace(prior.dtype),
         coordinates=coordinates,
         optimizer_state=optimizer.init(coordinates),
     )
-    return state_of(prior, memory)
+    return state_of(prior, Noisy().begin(prior.dtype), memory)
 
 
 def assert_same(a: Any, b: Any) -> None:

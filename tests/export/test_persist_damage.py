@@ -108,8 +108,8 @@ def at(tree: Any, *keys: Any) -> Any:
 
 FORGERIES: dict[str, tuple[Callable[[dict[str, Any], Any], Any], str]] = {
     "later": (
-        lambda h, s: h["__metadata__"].update(format="2"),
-        "has format '2' .* reads 1;",
+        lambda h, s: h["__metadata__"].update(format="3"),
+        "has format '3' .* reads 2;",
     ),
     "no format": (lambda h, s: h["__metadata__"].pop("format"), "has format ''"),
     "no structure": (lambda h, s: h["__metadata__"].pop("structure"), "did not write"),

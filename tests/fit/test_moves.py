@@ -1,5 +1,7 @@
 """Moves: what a merge and a split do to a mixture, and the optima that they find."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,25 +10,29 @@ from algorithms import FAMILIES, WEIGHTS, components, data
 from numpy.testing import assert_allclose
 
 import jaxgmm
-from jaxgmm import Mixture, Prior, Status
-from jaxgmm._fit.moves import Move, apply, merge_cost, merged, proposals
+from jaxgmm import Prior, Status
+from jaxgmm._estep.data import Rows, prepare
+from jaxgmm._fit.moves import Move, apply, moved_lanes
+from jaxgmm._mixture.merging import merge_cost, merged
+from jaxgmm._model.estimate import Estimate
 
 K, D = 4, 3
 
 
-def moments(seed: int = 0) -> Mixture:
+def moments(seed: int = 0) -> Estimate:
     rng = np.random.default_rng(seed)
     a = rng.standard_normal((K, D, D))
-    return Mixture(
+    return Estimate(
         jnp.asarray(rng.dirichlet(np.ones(K))),
         jnp.asarray(3 * rng.standard_normal((K, D))),
         jnp.asarray(a @ a.swapaxes(1, 2) + 0.5 * np.eye(D)),
+        "full",
     )
 
 
-def total_moments(m: Mixture) -> tuple[np.ndarray, np.ndarray]:
+def total_moments(m: Estimate) -> tuple[np.ndarray, np.ndarray]:
     """Mean and second moment of the whole mixture."""
-    w, mean, covariance = (np.asarray(a) for a in m)
+    w, mean, covariance = (np.asarray(a) for a in jax.tree.leaves(m))
     second = covariance + mean[:, :, None] * mean[:, None, :]
     return np.einsum("k,kd->d", w, mean), np.einsum("k,kde->de", w, second)
 
@@ -38,17 +44,17 @@ MOVES = [(0, 1, 2), (0, 1, 0), (2, 3, 3), (1, 3, 0), (2, 2, 1), (1, 2, -1)]
 def test_moves_keep_the_mean_and_the_covariance_of_the_whole(move: tuple[int, int, int]):
     m = moments()
     if move[0] == move[1]:  # a split into a component that is empty
-        m = m._replace(weights=m.weights.at[move[1]].set(0))
-    empty = moments(1)._replace(weights=jnp.zeros(K))
+        m = replace(m, weights=m.weights.at[move[1]].set(0))
+    empty = replace(moments(1), weights=jnp.zeros(K))
     new = apply(m, empty, Move(*(jnp.asarray(i) for i in move)))
     assert_allclose(new.weights.sum(), m.weights.sum(), rtol=1e-12)
     for a, b in zip(total_moments(new), total_moments(m), strict=True):
         assert_allclose(a, b, rtol=1e-10, atol=1e-10)
-    assert (np.linalg.eigvalsh(np.asarray(new.covariances)) > 0).all()
+    assert (np.linalg.eigvalsh(np.asarray(new.covariance)) > 0).all()
     i, j, k = move
     changed = {i, j, k} - {-1}
     for c in set(range(K)) - changed:
-        for a, b in zip(new, m, strict=True):
+        for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(m), strict=True):
             np.testing.assert_array_equal(a[c], b[c])
     if k < 0:  # a merge alone leaves the second empty, as the prior has it
         assert float(new.weights[j]) == 0
@@ -59,13 +65,13 @@ def test_halves_lie_along_the_longest_axis():
     m = moments()
     new = apply(m, m, Move(*(jnp.asarray(i) for i in (0, 1, 2))))
     gap = np.asarray(new.means[2] - new.means[1])
-    variances, axes = np.linalg.eigh(np.asarray(m.covariances[2]))
+    variances, axes = np.linalg.eigh(np.asarray(m.covariance[2]))
     assert abs(gap @ axes[:, -1]) == pytest.approx(2 * 0.8 * np.sqrt(variances[-1]))
 
 
 def test_merge_cost_is_runnalls_bound():
     m = moments()
-    w, _, covariance = (np.asarray(a) for a in m)
+    w, _, covariance = (np.asarray(a) for a in jax.tree.leaves(m))
     cost = np.asarray(merge_cost(m))
     for i, j in ((0, 1), (2, 3)):
         weight, _, together = (np.asarray(a) for a in merged(m, jnp.asarray(i), jnp.asarray(j)))
@@ -86,7 +92,9 @@ def test_proposals_are_valid_and_differ(family: str, mode: bool):
     prior = Prior(WEIGHTS["dirichlet"]("float64"), components(family, "float64", proper=True))
     algorithm = jaxgmm.em(prior) if mode else jaxgmm.cavi(prior)
     state = algorithm.init(jax.random.key(0), x)
-    found = proposals(state, jnp.asarray(90.0), 8)
+    best, sizes = jax.tree.map(lambda a: a[None], state), jnp.asarray([prior.n_components])
+    lanes = moved_lanes(algorithm, best, sizes, prepare(Rows(x)), n=8, grouped=False)
+    found = lanes.posterior
     for leaf in jax.tree.leaves(found):
         assert leaf.shape[0] == 8
         assert bool(jnp.all(jnp.isfinite(leaf)))
@@ -156,10 +164,10 @@ def test_interrupted_moves_lose_nothing(faithful: np.ndarray, monkeypatch: pytes
     algorithm = jaxgmm.em(jaxgmm.flat_prior(3, 2))
     plain = jaxgmm.fit(jax.random.key(0), x, algorithm, moves=False)
 
-    def interrupt(*args: object) -> None:
+    def interrupt(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jaxgmm._fit.fit.proposals", interrupt)
+    monkeypatch.setattr("jaxgmm._fit.search.moved_lanes", interrupt)
     result = jaxgmm.fit(jax.random.key(0), x, algorithm)
     assert result.interrupted
     for a, b in zip(jax.tree.leaves(result.states), jax.tree.leaves(plain.states), strict=True):

@@ -12,7 +12,8 @@ from conftest import clusters
 import jaxgmm
 from jaxgmm import Status
 from jaxgmm._fit import race
-from jaxgmm._fit.race import Batch, beaten, rungs
+from jaxgmm._fit.progress import at_start
+from jaxgmm._fit.race import beaten, rungs, shrink
 
 K, R = 3, 64
 
@@ -33,10 +34,10 @@ def fit(x: jax.Array, algorithm: jaxgmm.Algorithm, **given: object) -> jaxgmm.Re
 
 
 def test_rungs_quarter_the_lanes_as_the_iterations_double():
-    assert rungs(256, 500) == [(16, 64), (32, 16), (64, 4)]
-    assert rungs(17, 500) == [(16, 4)]
-    assert rungs(256, 40) == [(16, 64), (32, 16)]
-    assert rungs(4, 500) == []
+    assert rungs(256, 500) == ((16, 64), (32, 16), (64, 4))
+    assert rungs(17, 500) == ((16, 4),)
+    assert rungs(256, 40) == ((16, 64), (32, 16))
+    assert rungs(4, 500) == ()
 
 
 def states_of(x: jax.Array, cavi: jaxgmm.CAVI, objective: list[float], status: list[int]):
@@ -78,21 +79,21 @@ def test_a_shrunken_batch_keeps_those_that_run_and_forgets_no_one(x: jax.Array, 
     status = [Status.DROPPED] * 13
     status[3] = status[7] = status[12] = Status.RUNNING
     states = states_of(x, cavi, list(range(13)), [int(s) for s in status])
-    batch = Batch(states)
-    batch.shrink(1 << 20)
-    assert len(batch.lanes) == 13  # 4 is not a quarter of it
+    assert len(shrink(at_start(states), 1 << 20).lanes) == 13  # 4 is not a quarter of it
     states = states_of(x, cavi, list(range(19)), [int(s) for s in [*status, *[6] * 6]])
-    batch = Batch(states)
-    batch.shrink(1000)
-    assert len(batch.lanes) == 19  # not worth it
-    batch.shrink(1 << 20)
-    assert len(batch.lanes) == 4
-    assert {3, 7, 12} <= set(batch.lanes.tolist())
-    batch.states = dataclasses.replace(batch.states, objective=batch.states.objective + 100)  # type: ignore
-    everyone = np.asarray(batch.all_states().objective)
+    progress = at_start(states)
+    assert len(shrink(progress, 1000).lanes) == 19  # not worth it
+    progress = shrink(progress, 1 << 20)
+    assert len(progress.lanes) == 4
+    assert {3, 7, 12} <= set(progress.lanes.tolist())
+    assert progress.batch.status.shape == (4,)
+    batch = dataclasses.replace(progress.batch, objective=progress.batch.objective + 100)  # type: ignore
+    progress = dataclasses.replace(progress, batch=batch)  # type: ignore
+    everyone = np.asarray(progress.states().objective)
     expected = np.arange(19.0)
-    expected[batch.lanes] += 100
+    expected[progress.lanes] += 100
     np.testing.assert_array_equal(everyone, expected)
+    np.testing.assert_array_equal(progress.of_all("objective"), expected)
 
 
 @pytest.mark.parametrize("shrinking", [False, True])

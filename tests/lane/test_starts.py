@@ -7,9 +7,11 @@ import pytest
 from conftest import Tolerance, clusters
 
 import jaxgmm
-from jaxgmm._estep.estep import prepare
+from jaxgmm import Rows
+from jaxgmm._estep.data import Data, prepare
+from jaxgmm._fit.launch import random_lanes
 from jaxgmm._lane.seeds import parallel_seeds, seeds
-from jaxgmm._lane.starts import random_posteriors
+from jaxgmm._lane.starts import labels_of_lanes
 
 K = 3
 CENTRES = jnp.asarray([[0.0, 0.0], [50.0, 0.0], [0.0, 50.0]])
@@ -22,8 +24,8 @@ def separated() -> jax.Array:
 
 def seeded(x: jax.Array, spread: bool, n: int = 64) -> np.ndarray:
     keys = jax.random.split(jax.random.key(0), n)
-    data = prepare(x)
-    return np.asarray(jax.jit(jax.vmap(lambda k: seeds(k, data, K, spread=spread)))(keys))
+    rows = Rows(x)
+    return np.asarray(jax.jit(jax.vmap(lambda k: seeds(k, rows, K, spread=spread)))(keys))
 
 
 def is_row(points: np.ndarray, x: jax.Array) -> np.ndarray:
@@ -96,7 +98,7 @@ def test_parameters_become_the_mixture(
         jnp.asarray([[0.0, 1], [2, 3], [4, 5]], dtype),
         jnp.stack([known, known, known]),
     )
-    state = algorithm.init(jax.random.key(0), x, parameters=given)
+    state = algorithm.init(jax.random.key(0), x, {"parameters": given})
     for ours, value in zip(jaxgmm.mixture(state), given, strict=True):
         assert ours.dtype == dtype
         np.testing.assert_allclose(ours, value, rtol=tolerance.value)
@@ -106,8 +108,8 @@ def test_labels_are_one_hot_responsibilities_and_their_moments():
     x = clusters()
     algorithm = jaxgmm.em(jaxgmm.flat_prior(K, 2))
     labels = jnp.arange(300) % K
-    a = algorithm.init(jax.random.key(0), x, labels=labels)
-    b = algorithm.init(jax.random.key(1), x, responsibilities=jax.nn.one_hot(labels, K))
+    a = algorithm.init(jax.random.key(0), x, {"labels": labels})
+    b = algorithm.init(jax.random.key(1), x, {"responsibilities": jax.nn.one_hot(labels, K)})
     for state in (a, b):
         weights, means, covariances = jaxgmm.mixture(state)
         np.testing.assert_allclose(weights, 1 / 3)
@@ -119,7 +121,7 @@ def test_labels_are_one_hot_responsibilities_and_their_moments():
 
 def test_means_are_the_nearest_rows_centres(separated: jax.Array):
     algorithm = jaxgmm.cavi(jaxgmm.default_prior(separated, K))
-    state = algorithm.init(jax.random.key(0), separated, means=CENTRES + 10)
+    state = algorithm.init(jax.random.key(0), separated, {"means": CENTRES + 10})
     for k in range(K):
         expected = separated[k::3].mean(0)  # shrunk by a prior of 0.01 samples
         np.testing.assert_allclose(jaxgmm.mixture(state).means[k], expected, atol=0.02)
@@ -129,7 +131,7 @@ def test_a_given_posterior_is_kept():
     x = clusters()
     algorithm = jaxgmm.cavi(jaxgmm.default_prior(x, K))
     given = algorithm.init(jax.random.key(0), x).posterior
-    state = algorithm.init(jax.random.key(1), x, posterior=given)
+    state = algorithm.init(jax.random.key(1), x, {"posterior": given})
     for a, b in zip(jax.tree.leaves(given), jax.tree.leaves(state.posterior), strict=True):
         assert bool(jnp.all(a == b))
 
@@ -147,21 +149,21 @@ def test_init_and_step_inside_a_larger_program():
 
 def test_parallel_seeds_find_separated_groups(separated: jax.Array):
     keys = jax.random.split(jax.random.key(0), 64)
-    data = prepare(separated)
-    points = np.asarray(jax.jit(jax.vmap(lambda k: parallel_seeds(k, data, K)))(keys))
+    rows = Rows(separated)
+    points = np.asarray(jax.jit(jax.vmap(lambda k: parallel_seeds(k, rows, K)))(keys))
     assert is_row(points, separated).all()
     assert (n_groups(points) == 3).mean() > 0.95
     units = jnp.asarray([1024.0, 1 / 1024])
-    scaled = jax.jit(lambda k: parallel_seeds(k, prepare(separated * units), K))(keys[0])
+    scaled = jax.jit(lambda k: parallel_seeds(k, Rows(separated * units), K))(keys[0])
     np.testing.assert_array_equal(scaled, points[0] * units)
 
 
 def test_parallel_seeds_take_no_row_without_weight_and_bear_few_rows(separated: jax.Array):
     weight = jnp.where(jnp.arange(90) % 3 == 1, 0.0, 1.0)
-    data = prepare(separated, weight)
-    points = jax.jit(lambda k: parallel_seeds(k, data, 2))(jax.random.key(0))
+    rows = Rows(separated, weight)
+    points = jax.jit(lambda k: parallel_seeds(k, rows, 2))(jax.random.key(0))
     assert set((((points[:, None] - CENTRES) ** 2).sum(-1)).argmin(-1).tolist()) == {0, 2}
-    few = prepare(separated[:3])
+    few = Rows(separated[:3])
     points = jax.jit(lambda k: parallel_seeds(k, few, K))(jax.random.key(0))
     assert len(np.unique(points, axis=0)) == 3
     state = jaxgmm.em(jaxgmm.default_prior(separated, K)).init(
@@ -170,12 +172,20 @@ def test_parallel_seeds_take_no_row_without_weight_and_bear_few_rows(separated: 
     np.testing.assert_allclose(jaxgmm.mixture(state).weights, 1 / 3, rtol=1e-6)
 
 
+def random_starts(keys: jax.Array, data: Data, algorithm: jaxgmm.EM, name: str) -> jaxgmm.Prior:
+    """The posteriors of lanes at random starts, made as `jaxgmm.fit` makes them."""
+    present = jnp.ones((len(keys), K), bool)
+    labels = labels_of_lanes(keys, data.rows, K, present, name)
+    both = jnp.stack([keys, keys], axis=1)
+    return random_lanes(both, keys[0], data, algorithm, labels, None).posterior
+
+
 def test_mixed_starts_take_turns(separated: jax.Array):
-    prior, data = jaxgmm.flat_prior(K, 2), prepare(separated)
+    algorithm, data = jaxgmm.em(jaxgmm.flat_prior(K, 2)), prepare(Rows(separated))
     keys = jax.random.split(jax.random.key(3), 5)
 
     def starts(name: str, n: int = 5) -> jax.Array:
-        made = jax.jit(lambda: random_posteriors(keys[:n], data, lambda _: prior, name, mode=False))
+        made = jax.jit(lambda: random_starts(keys[:n], data, algorithm, name))
         return made().components.mean
 
     spread, at_random, mixed = map(starts, ("k-means++", "random_points", "mixed"))
@@ -188,10 +198,10 @@ def test_mixed_starts_take_turns(separated: jax.Array):
 @pytest.mark.parametrize("name", ["mixed", "k-means||"])
 def test_starts_of_many_lanes_take_little_memory(name: str):
     keys = jax.random.split(jax.random.key(0), 512)
-    prior = jaxgmm.flat_prior(K, 2, dtype="float32")
+    algorithm = jaxgmm.em(jaxgmm.flat_prior(K, 2, dtype="float32"))
 
     def starts(x: jax.Array) -> jaxgmm.Prior:
-        return random_posteriors(keys, prepare(x), lambda _: prior, name, mode=False)
+        return random_starts(keys, prepare(Rows(x)), algorithm, name)
 
     shape = jax.ShapeDtypeStruct((200_000, 2), "float32")
     memory = jax.jit(starts).lower(shape).compile().memory_analysis()

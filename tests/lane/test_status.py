@@ -180,7 +180,9 @@ def test_a_decrease_is_an_error_that_people_see(x: jax.Array, monkeypatch: pytes
 
     monkeypatch.setattr(jaxgmm.CAVI, "advance", wrong)
     algorithm = jaxgmm.cavi(prior)
-    states = jax.tree.map(lambda a: a[None], algorithm.init(jax.random.key(0), x, posterior=start))
+    states = jax.tree.map(
+        lambda a: a[None], algorithm.init(jax.random.key(0), x, {"posterior": start})
+    )
     states, _ = jax.jit(lambda s: jaxgmm.run(algorithm, s, x))(states)
     assert int(states.status[0]) == Status.DECREASED
     assert int(states.n_iter[0]) == 4
@@ -193,9 +195,9 @@ def test_of_a_thousand_lanes_the_healthy_ones_never_notice_the_others(x: jax.Arr
     algorithm = jaxgmm.em(jaxgmm.flat_prior(K, 2, dtype=x.dtype))
     keys = jax.random.split(jax.random.key(0), n_lanes)
     means = jax.vmap(lambda key: jax.random.choice(key, x, (K,), replace=False))(keys)
-    begin = jax.jit(jax.vmap(lambda key, m: algorithm.init(key, x, means=m)))
+    begin = jax.jit(jax.vmap(lambda key, m: algorithm.init(key, x, {"means": m})))
     healthy = begin(keys, means)
-    spike = algorithm.init(keys[0], x, parameters=on_a_point(x))
+    spike = algorithm.init(keys[0], x, {"parameters": on_a_point(x)})
     number = np.arange(n_lanes)
     nan, collapsed, frozen = (number % 10 == r for r in (3, 5, 8))
 

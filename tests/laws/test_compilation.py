@@ -42,7 +42,7 @@ def test_the_count_counts():
 def test_256_lanes_cost_one_compilation():
     programs = fit(jaxgmm.em(FLAT), 256)
     assert len([name for name in programs if "advance_lanes" in name]) == 1
-    assert len([name for name in programs if "_random_posteriors" in name]) == 1
+    assert len([name for name in programs if "random_lanes" in name]) == 1
     # for any number of iterations, with their chunks of any length
     assert fit(jaxgmm.em(FLAT), 256, max_iter=900, tol=0.0) == []
 
@@ -66,7 +66,7 @@ def test_moves_use_the_program_of_16_lanes():
     assert len([name for name in programs if "advance_lanes" in name]) == 1
     programs = fit(algorithm, 16, moves=True, **options)
     assert not [name for name in programs if "advance_lanes" in name]
-    assert "proposals" in " ".join(programs)
+    assert "moved_lanes" in " ".join(programs)
     assert fit(algorithm, 16, moves=True, **options) == []
 
 

@@ -18,7 +18,7 @@ import jaxgmm
 from jaxgmm._algorithms.fixed_point import fixed_point
 from jaxgmm._numerics.pytree import take
 
-Problem = tuple[jaxgmm.Algorithm, jaxgmm.State, Array, jaxgmm.Potentials]
+Problem = tuple[jaxgmm.Algorithm, jaxgmm.State, Array, jaxgmm.stats.Potentials]
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +71,11 @@ def test_an_encoder_and_a_mixture_are_trained_together(problem: Problem):
     x = sets[0]
     optimizer = optax.sgd(0.05)
 
-    def loss(parameters: tuple[Array, jaxgmm.Potentials]) -> Array:
+    def loss(parameters: tuple[Array, jaxgmm.stats.Potentials]) -> Array:
         matrix, mixture = parameters
         # the density of x itself: without the determinant the map would shrink for ever
         log_volume = jnp.linalg.slogdet(matrix)[1]
-        return -jaxgmm.log_evidence(x @ matrix, mixture) / len(x) - log_volume
+        return -jaxgmm.stats.log_evidence(x @ matrix, mixture) / len(x) - log_volume
 
     def step(carry: tuple, _: None) -> tuple[tuple, Array]:
         parameters, memory = carry
@@ -84,7 +84,7 @@ def test_an_encoder_and_a_mixture_are_trained_together(problem: Problem):
         return (optax.apply_updates(parameters, updates), memory), value
 
     @jax.jit
-    def train(parameters: tuple[Array, jaxgmm.Potentials]) -> tuple[tuple, Array]:
+    def train(parameters: tuple[Array, jaxgmm.stats.Potentials]) -> tuple[tuple, Array]:
         (parameters, _), losses = lax.scan(
             step, (parameters, optimizer.init(parameters)), length=100
         )
@@ -121,7 +121,7 @@ def test_gradients_of_many_fits_in_one_program(problem: Problem):
 def check_devices(found: dict, problem: Problem, alone: jaxgmm.State) -> None:
     *_, sets, potentials = problem
     np.testing.assert_allclose(found["objectives"], alone.objective, rtol=1e-9)
-    value, slope = jax.value_and_grad(jaxgmm.log_evidence, argnums=1)(sets[0], potentials)
+    value, slope = jax.value_and_grad(jaxgmm.stats.log_evidence, argnums=1)(sets[0], potentials)
     np.testing.assert_allclose(found["log-evidence"], value, rtol=1e-12)
     np.testing.assert_allclose(found["slope"], slope.mean, rtol=1e-9, atol=1e-12)
 

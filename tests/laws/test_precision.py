@@ -9,9 +9,9 @@ import pytest
 from naive_estep import naive
 
 import jaxgmm
-from jaxgmm import Potentials
-from jaxgmm._estep import passes as kernel
-from jaxgmm._estep.passes import FEATURE_PATH_ERROR, feature_path_is_safe, relative_spread
+from jaxgmm._estep.passes import automatic
+from jaxgmm._estep.passes.automatic import FEATURE_PATH_ERROR, feature_path_is_safe, relative_spread
+from jaxgmm.stats import Potentials
 
 N, D, K = 4000, 8, 4
 
@@ -75,12 +75,12 @@ def test_float32_scatter_at_a_thousand():
 
 @pytest.mark.parametrize("structure", ["full", "tied"])
 def test_the_fast_path_is_taken_where_it_is_safe(structure: str, monkeypatch: pytest.MonkeyPatch):
-    careful = kernel.whitened_pass
+    careful = automatic.whitened_lane
 
     def poisoned(*args: Any) -> Any:
         return jax.tree.map(lambda a: a * jnp.nan, careful(*args))
 
-    monkeypatch.setattr(kernel, "whitened_pass", poisoned)
+    monkeypatch.setattr(automatic, "whitened_lane", poisoned)
     for spread, dtype in ((1.0, "float32"), (1000.0, "float64"), (1000.0, "float32")):
         x, p = scattered(spread, structure, dtype)
         # a block size of its own, so that no program from before is used

@@ -14,8 +14,15 @@ from scipy.stats import multivariate_normal
 
 import jaxgmm
 from jaxgmm import Mixture
-from jaxgmm._mixture.algebra import affine, condition, marginal, merge_components, product, regress
-from jaxgmm._mixture.mixture import moments
+from jaxgmm._mixture.algebra import (
+    affine,
+    condition,
+    marginal,
+    merge_components,
+    moments,
+    product,
+    regress,
+)
 
 K, D = 3, 3
 VALUES = np.array([[0.3, -0.8], [2.0, 1.0], [-1.0, 40.0]])  # the last far out: weights in logs

@@ -141,7 +141,7 @@ def test_responsibilities_and_labels(
     if name == "em":
         joint = log_joint(state, x)
     else:
-        joint = -np.asarray(jaxgmm.gaussian_cross_entropy(x, state.posterior), np.float64)
+        joint = -np.asarray(jaxgmm.views.gaussian_cross_entropy(x, state.posterior), np.float64)
         joint = joint + np.asarray(state.posterior.weights.expectation())
     expected = np.exp(joint - np.logaddexp.reduce(joint, axis=1, keepdims=True))
     np.testing.assert_allclose(r, expected, atol=10 * tolerance.value)

@@ -18,15 +18,9 @@ from scipy.integrate import quad, simpson
 
 import jaxgmm
 from jaxgmm import Mixture, State
-from jaxgmm._mixture.draws import (
-    cdf,
-    credible_intervals,
-    outlier_scores,
-    quantile,
-    sampled_entropy,
-    sampled_kl,
-    sampled_log_prob,
-)
+from jaxgmm._mixture.draws import credible_intervals
+from jaxgmm._mixture.quantiles import cdf, quantile
+from jaxgmm._mixture.sampled import outlier_scores, sampled_entropy, sampled_kl, sampled_log_prob
 
 KEY = jax.random.key(0)
 POINTS = np.array([-300.0, -12.0, -3.0, -0.2, 1.0, 4.0, 9.0, 30.0])
@@ -43,7 +37,7 @@ def state_of(family: str, kind: str = "cavi", dtype: str = "float64") -> State:
     """The posterior given the labels of the clusters, few samples in each."""
     x = data(dtype)[:30]
     labels = jnp.argmin(jnp.abs(x[:, :1] - jnp.asarray([0.0, 4.0, 1.0], dtype)), axis=1)
-    return build(kind, family, "dirichlet", dtype).init(KEY, x, labels=labels)
+    return build(kind, family, "dirichlet", dtype).init(KEY, x, {"labels": labels})
 
 
 def mixture_1d(weights: Any, means: Any, variances: Any) -> Mixture:
@@ -70,7 +64,7 @@ class Independent:
 
 def oracles(state: State, feature: int) -> list[Any]:
     """The distribution of each component, from the hyperparameters, in SciPy."""
-    if state.view == "mode":
+    if state.view.name == "mode":
         _, means, covariances = (np.asarray(a) for a in jaxgmm.mixture(state))
         sd = np.sqrt(covariances[:, feature, feature])
         return [scipy.stats.norm(m, s) for m, s in zip(means[:, feature], sd, strict=True)]

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import Prior
-from jaxgmm._estep.estep import prepare
+from jaxgmm import Prior, Rows
+from jaxgmm._estep.data import data_covariance, prepare
 from jaxgmm._model.padding import pad, unpad
-from jaxgmm._model.prior import data_covariance
 from jaxgmm._numerics.pytree import replace
 
 K, WIDE = algorithms.K, algorithms.K + 2
@@ -31,26 +30,25 @@ ROWS = [
 ]
 
 
-def padded(prior: Prior, x: jax.Array, *, mode: bool) -> Prior:
-    return pad(prior, WIDE, x.mean(0), data_covariance(x), mode=mode)
+def padded(prior: Prior, x: jax.Array) -> Prior:
+    return pad(prior, WIDE, x.mean(0), data_covariance(x))
 
 
 @pytest.mark.parametrize(("kind", "family", "weights"), ROWS)
 def test_the_padded_fit_is_the_plain_one(kind: str, family: str, weights: str):
     plain = algorithms.build(kind, family, weights, "float64")
     x = algorithms.data("float64")
-    mode = plain.view == "mode"
-    wide = replace(plain, prior=padded(plain.prior, x, mode=mode))
+    wide = replace(plain, prior=padded(plain.prior, x))
     assert wide.prior.weights.present().tolist() == [True] * K + [False] * 2
-    key = jax.random.key(0)
+    key, data = jax.random.key(0), prepare(Rows(x))
     start = {"means": x[np.array([3, 40, 77])]}
-    a = jax.jit(plain.init_on)(key, key, prepare(x, None), start)
-    b = wide.begin(key, key, padded(a.posterior, x, mode=mode), prepare(x, None))
+    a = jax.jit(plain.init_on)(key, key, data, start)
+    b = wide.begin(key, key, padded(a.posterior, x), data)
     for _ in range(6):
         a, b = step(plain, a, x), step(wide, b, x)
         assert int(a.status) == int(b.status) == jaxgmm.Status.RUNNING
         np.testing.assert_allclose(b.objective, a.objective, rtol=1e-11)
-    q = unpad(b.posterior, K, mode=mode)
+    q = unpad(b.posterior, K)
     for (path, u), v in zip(
         jax.tree.leaves_with_path(a.posterior), jax.tree.leaves(q), strict=True
     ):

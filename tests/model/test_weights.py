@@ -76,11 +76,11 @@ def test_processes():
 
 
 @pytest.mark.parametrize("kind", [StickBreaking, Dirichlet])
-@pytest.mark.parametrize("mode", [True, False])
-def test_with_weights_round_trip(kind: type, mode: bool):
+@pytest.mark.parametrize("point", [True, False])
+def test_with_weights_round_trip(kind: type, point: bool):
     weights = jnp.asarray([0.4, 0.3, 0.2, 0.1])
-    q = kind.flat(K).with_weights(weights, jnp.asarray(50.0), mode=mode)
-    found = jnp.exp(q.mode()) if mode else q.mean()
+    q = kind.flat(K).with_weights(weights, jnp.asarray(50.0), point=point)
+    found = jnp.exp(q.mode()) if point else q.mean()
     np.testing.assert_allclose(found, weights, rtol=1e-10)
 
 

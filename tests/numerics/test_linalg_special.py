@@ -9,7 +9,8 @@ from conftest import Tolerance
 from jax.test_util import check_grads
 
 from jaxgmm._numerics import linalg
-from jaxgmm._numerics.special import masked_product, multivariate_digamma, multivariate_gammaln
+from jaxgmm._numerics.arrays import masked_product
+from jaxgmm._numerics.special import multivariate_digamma, multivariate_gammaln
 
 
 def positive_definite(k: int, d: int, seed: int = 0) -> np.ndarray:

@@ -101,7 +101,7 @@ def sampled_objective(prior: Prior, q: Prior, x: Array) -> tuple[float, float]:
     algorithm = jaxgmm.svi(prior, optax.sgd, learning_rate=0.0, n_draws=1000)
 
     def estimate(key: Array) -> Array:
-        return algorithm.step(algorithm.init(key, x, posterior=q), x).objective
+        return algorithm.step(algorithm.init(key, x, {"posterior": q}), x).objective
 
     return average(estimate, seed=1)
 
@@ -119,7 +119,7 @@ def numpyros_elbo(kind: Any, prior: Prior, q: Prior, x: Array) -> tuple[float, f
 def halfway(prior: Prior, x: Array) -> Prior:
     """Between the prior and a fit: at a fit, where the bound is flat, a wrong q could pass."""
     q = jaxgmm.fit(jax.random.key(0), x, jaxgmm.cavi(prior), max_iter=5).best.posterior
-    return jaxgmm.interpolate(prior, q, 0.5)
+    return jaxgmm.views.interpolate(prior, q, 0.5)
 
 
 # NumPyro knows the divergence between gammas, normals and Dirichlets, but not between Wisharts.
@@ -174,7 +174,8 @@ def at_means(q: Prior) -> dict[str, Array]:
     point = {"weights": q.weights.mean(), "means": c.mean}
     if isinstance(c, IndependentNormalGamma):
         return {**point, "precision": c.shape / c.rate}
-    return {**point, "factor": jnp.linalg.cholesky(jnp.linalg.inv(c.covariances(mode=False)))}
+    covariances = jaxgmm.views.Expectation().estimate(q).matrices()
+    return {**point, "factor": jnp.linalg.cholesky(jnp.linalg.inv(covariances))}
 
 
 def nuts(prior: Prior, start: Prior, x: Array, n_samples: int) -> np.ndarray:

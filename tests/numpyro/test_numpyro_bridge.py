@@ -20,6 +20,7 @@ from jaxgmm import Prior, State
 from jaxgmm._lane.state import initial_state
 from jaxgmm._model.views import Draw, draw
 from jaxgmm._model.views import log_density as parameter_density
+from jaxgmm.views import Expectation, Mode
 
 K = 3
 # every structure and every kind of weights in one; the rest of the table is marked slow
@@ -55,7 +56,9 @@ def posterior(family: str, weights: str = "dirichlet", dtype: str = "float64") -
     prior = Prior(WEIGHTS[weights](dtype), components(family, dtype, proper=True))
     x = clusters(dtype, 60)
     r = np.random.default_rng(1).dirichlet(np.full(K, 0.5), 60)
-    stats = jaxgmm.responsibility_stats(x, jnp.asarray(r, dtype), structure=structure_of(prior))
+    stats = jaxgmm.stats.from_responsibilities(
+        x, jnp.asarray(r, dtype), structure=structure_of(prior)
+    )
     return jaxgmm.update(prior, stats, prior)
 
 
@@ -65,7 +68,7 @@ def structure_of(prior: Prior) -> str:
 
 def state_of(family: str, weights: str = "dirichlet", *, mode: bool = False) -> State:
     q = posterior(family, weights)
-    return initial_state(q, q, "mode" if mode else "expectation", reg_covar=0.1 if mode else 0.0)
+    return initial_state(q, q, Mode(jnp.asarray(0.1)) if mode else Expectation())
 
 
 def narrow(covariance: str) -> State:
@@ -73,9 +76,9 @@ def narrow(covariance: str) -> State:
     x = clusters(n=30)[:, :1]
     prior = jaxgmm.default_prior(x, 2, covariance)
     r = jnp.stack([jnp.arange(30) % 3 == 0, jnp.arange(30) % 3 > 0], axis=1).astype(x.dtype)
-    stats = jaxgmm.responsibility_stats(x, r, structure=structure_of(prior))
+    stats = jaxgmm.stats.from_responsibilities(x, r, structure=structure_of(prior))
     q = jaxgmm.update(prior, stats)
-    return initial_state(prior, q, "expectation")
+    return initial_state(prior, q, Expectation())
 
 
 # a distribution is a pytree
@@ -151,7 +154,7 @@ def test_integrated_components(model: str):
 
 
 def test_dtype_is_kept():
-    state = initial_state(*[posterior("full", dtype="float32")] * 2, "expectation")
+    state = initial_state(*[posterior("full", dtype="float32")] * 2, Expectation())
     x = clusters("float32", 5)
     assert log_prob(bridge.predictive(state), x).dtype == jnp.float32
     params = trained_params(state)
@@ -199,11 +202,11 @@ def test_model_and_guide_are_our_densities(model: str, weights: str):
         point = draw(jax.random.key(4), q)
         values, jacobian = sites_at(prior, point)
         found, sites = site_density(bridge.model, (prior, x), {}, values)
-        ours = jaxgmm.log_evidence(x, point.potentials()) + parameter_density(prior, point)
+        ours = jaxgmm.stats.log_evidence(x, point.potentials()) + parameter_density(prior, point)
         names.update(name for name, site in sites.items() if site["type"] == "sample")
         assert names == {*values, "x"}
         pairs = [(found, ours + jacobian)]
-        state = initial_state(prior, q, "expectation")
+        state = initial_state(prior, q, Expectation())
         for trainable in (False, True):
             guide = bridge.guide(state, trainable=trainable)
             found, _ = site_density(guide, (prior, x), {}, values)
@@ -247,14 +250,14 @@ def test_start_after_em_with_an_empty_component():
     prior = jaxgmm.flat_prior(3, 2, weights="dirichlet_process")
     count = jnp.asarray([20.0, 10.0, 0.0])
     q = Prior(prior.weights.update(count), posterior("full").components)
-    values = bridge.init_values(initial_state(prior, q, "mode"))
+    values = bridge.init_values(initial_state(prior, q, Mode()))
     assert np.all((values["sticks"] > 0) & (values["sticks"] < 1))
     np.testing.assert_allclose(values["sticks"][0], 2 / 3, rtol=1e-6)
 
 
 def test_one_component():
     x = clusters(n=20)
-    state = initial_state(*[jaxgmm.default_prior(x, 1)] * 2, "expectation")
+    state = initial_state(*[jaxgmm.default_prior(x, 1)] * 2, Expectation())
     values = bridge.init_values(state)
     assert set(values) == {"means", "precision_cholesky"}
     start = seed(substitute(bridge.model, data=values), jax.random.key(0))

@@ -24,6 +24,7 @@ import jaxgmm.numpyro as bridge
 from jaxgmm import Prior, State
 from jaxgmm._lane.state import initial_state
 from jaxgmm._numerics.pytree import replace
+from jaxgmm.views import Expectation
 
 
 @pytest.fixture(autouse=True)
@@ -44,8 +45,8 @@ def numpyros_promotion():
 def test_elbo_of_the_guide_is_ours(model: str, weights: str):
     x = clusters(n=20)
     prior = Prior(WEIGHTS[weights]("float64"), components(model, "float64", proper=True))
-    q = jaxgmm.interpolate(prior, posterior(model, weights), 0.5)
-    state = initial_state(prior, q, "expectation")
+    q = jaxgmm.views.interpolate(prior, posterior(model, weights), 0.5)
+    state = initial_state(prior, q, Expectation())
     ours, our_error = jaxgmm.sampled_elbo(jax.random.key(0), state, x, 20_000)
     for kind in (Trace_ELBO, TraceMeanField_ELBO):
         loss = kind(num_particles=300).loss
@@ -92,7 +93,7 @@ def test_svi_comes_to_the_bound_of_cavi(covariance: str):
     x = clusters(n=60)
     prior = jaxgmm.default_prior(x, K, covariance)
     cavi = jaxgmm.fit(jax.random.key(0), x, jaxgmm.cavi(prior), 4).best
-    start = replace(cavi, posterior=jaxgmm.interpolate(prior, cavi.posterior, 0.2))
+    start = replace(cavi, posterior=jaxgmm.views.interpolate(prior, cavi.posterior, 0.2))
     found, _ = trained(start, x, 3000)
     assert sampled(start, x) < sampled(cavi, x) - 5
     assert sampled(found, x) > sampled(cavi, x) - 0.5
@@ -119,8 +120,8 @@ def test_nuts_runs_from_a_fit():
     x = system(20)
     prior = jaxgmm.default_prior(x, K, jnp.eye(2))
     own = jax.nn.one_hot(jnp.arange(60) // 20, K, dtype=x.dtype)
-    q = jaxgmm.update(prior, jaxgmm.responsibility_stats(x, own, structure="tied"))
-    state = initial_state(prior, q, "expectation")
+    q = jaxgmm.update(prior, jaxgmm.stats.from_responsibilities(x, own, structure="tied"))
+    state = initial_state(prior, q, Expectation())
     draws = chain(prior, state, x, 50, 100).get_samples()
     assert draws["weights"].shape == (100, K)
     # it stayed at the mode that it began in
@@ -136,7 +137,7 @@ def test_nuts_recovers_system_5():
     And those of CAVI, near enough, since the clusters hardly overlap.
     """
     ref = reference("independent")
-    state = initial_state(ref.prior, ref.cavi, "expectation")
+    state = initial_state(ref.prior, ref.cavi, Expectation())
     found = chain(ref.prior, state, ref.x, 500, 2000).get_samples()
     draws = quantities({**found, "precision": found["precisions"]})
     mean, sd = ref.chain.mean(axis=0), ref.chain.std(axis=0)

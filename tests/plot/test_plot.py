@@ -20,6 +20,7 @@ import jaxgmm.plot
 from jaxgmm import Mixture, Result, Selection, State, Status
 from jaxgmm._lane.state import initial_state
 from jaxgmm._numerics.pytree import replace
+from jaxgmm.views import Expectation, Mode, View
 
 ROOT = Path(__file__).parents[2]
 KEY = jax.random.key(0)
@@ -60,11 +61,11 @@ SPIKE = Mixture(
 )
 
 
-def fitted(x: jax.Array, k: int, view: str) -> State:
+def fitted(x: jax.Array, k: int, view: View) -> State:
     """A state whose posterior is that of labels in turn: no fit, but a proper one."""
     prior = jaxgmm.default_prior(x, k)
     labels = jnp.argsort(jnp.argsort(x[:, 0])) * k // x.shape[0]
-    posterior = jaxgmm.update(prior, jaxgmm.label_stats(x, labels, k))
+    posterior = jaxgmm.update(prior, jaxgmm.stats.from_labels(x, labels, k))
     return initial_state(prior, posterior, view)
 
 
@@ -75,12 +76,12 @@ def x() -> jax.Array:
 
 @pytest.fixture(scope="module")
 def point(x: jax.Array) -> State:
-    return fitted(x, 3, "mode")
+    return fitted(x, 3, Mode(jnp.zeros(())))
 
 
 @pytest.fixture(scope="module")
 def posterior(x: jax.Array) -> State:
-    return fitted(x, 3, "expectation")
+    return fitted(x, 3, Expectation())
 
 
 LANES = [
@@ -290,7 +291,7 @@ def test_density_fills_axes_that_show_something():
 
 
 def test_histogram_of_one_feature_is_log_prob(x: jax.Array):
-    state = fitted(x[:, :1], 2, "expectation")
+    state = fitted(x[:, :1], 2, Expectation())
     ax = jaxgmm.plot.histogram(state, x[:, :1], bins=7)
     density, *components = ax.lines
     at = density.get_xdata()

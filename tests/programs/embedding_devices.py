@@ -31,7 +31,7 @@ def fits(mesh: Mesh, algorithm: jaxgmm.Algorithm, states: jaxgmm.State, sets: Ar
     return on_each(states, sets)
 
 
-def training(mesh: Mesh, x: Array, potentials: jaxgmm.Potentials) -> tuple[Array, Array]:
+def training(mesh: Mesh, x: Array, potentials: jaxgmm.stats.Potentials) -> tuple[Array, Array]:
     """The log-evidence of rows that the devices share out, and its gradient in the means."""
     spec = PartitionSpec("devices")
 
@@ -40,13 +40,13 @@ def training(mesh: Mesh, x: Array, potentials: jaxgmm.Potentials) -> tuple[Array
         jax.shard_map, mesh=mesh, in_specs=(spec,), out_specs=PartitionSpec(), check_vma=False
     )
     def on_each(x: Array) -> tuple[Array, Array]:
-        value, slope = jax.value_and_grad(jaxgmm.log_evidence, argnums=1)(x, potentials)
+        value, slope = jax.value_and_grad(jaxgmm.stats.log_evidence, argnums=1)(x, potentials)
         return lax.psum((value, slope.mean), "devices")
 
     return on_each(x)
 
 
-def problem() -> tuple[jaxgmm.Algorithm, jaxgmm.State, Array, jaxgmm.Potentials]:
+def problem() -> tuple[jaxgmm.Algorithm, jaxgmm.State, Array, jaxgmm.stats.Potentials]:
     """Four small data sets of two lanes each."""
     sets = jax.random.normal(jax.random.key(0), (4, 40, 2))
     sets = sets.at[:, :20].add(jnp.asarray([3.0, 1.0]))
@@ -54,7 +54,7 @@ def problem() -> tuple[jaxgmm.Algorithm, jaxgmm.State, Array, jaxgmm.Potentials]
     keys = jax.random.split(jax.random.key(1), (4, 2))
     over_lanes = jax.vmap(algorithm.init, (0, None))
     states = jax.vmap(over_lanes)(keys, sets)
-    return algorithm, states, sets, jaxgmm.expected_potentials(algorithm.prior)
+    return algorithm, states, sets, jaxgmm.views.Expectation().potentials(algorithm.prior)
 
 
 def main(n_devices: int) -> None:

@@ -97,13 +97,14 @@ def pure() -> dict[str, Any]:
 
 def collectives() -> int:
     """All-reductions in the compiled loop: those of one pass, and not one a lane or a block."""
-    from jaxgmm._estep.estep import prepare
-    from jaxgmm._fit.fit import start_lanes
+    from jaxgmm._estep.data import Rows, prepare
+    from jaxgmm._fit.launch import start_lanes
     from jaxgmm._fit.mesh import advance_on, check_mesh, spread_rows
 
     mesh = check_mesh(MESHES["data"], em)
-    data = spread_rows(prepare(x), mesh)
-    states = start_lanes(KEY, prepare(x), em, 4, "k-means++")
+    data = prepare(Rows(x))
+    states = start_lanes(KEY, data, em, 4, "k-means++")
+    data = spread_rows(data, mesh)
     limits = (jnp.asarray(9, jnp.int32), jnp.asarray(1e-3), jnp.asarray(9, jnp.int32))
     lowered = advance_on(mesh, 0).lower(em, states, data, *limits)
     return lowered.as_text().count("stablehlo.all_reduce")

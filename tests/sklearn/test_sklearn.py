@@ -13,7 +13,8 @@ from scipy.special import multigammaln
 from sklearn.exceptions import ConvergenceWarning
 
 import jaxgmm
-from jaxgmm.sklearn import BayesianGaussianMixture, GaussianMixture
+from jaxgmm.sklearn._bayesian import BayesianGaussianMixture
+from jaxgmm.sklearn._gaussian import GaussianMixture
 from jaxgmm.sklearn._programs import padded_size
 
 OURS = {"GaussianMixture": GaussianMixture, "BayesianGaussianMixture": BayesianGaussianMixture}

@@ -10,7 +10,8 @@ import pytest
 import sklearn.mixture
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from jaxgmm.sklearn import BayesianGaussianMixture, GaussianMixture
+from jaxgmm.sklearn._bayesian import BayesianGaussianMixture
+from jaxgmm.sklearn._gaussian import GaussianMixture
 
 OURS = {"GaussianMixture": GaussianMixture, "BayesianGaussianMixture": BayesianGaussianMixture}
 TYPES = ["full", "tied", "diag", "spherical"]

@@ -4,12 +4,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxgmm._estep.structures.base import products_with_one
+from jaxgmm._estep.structures.base import VarianceCovariance, products_with_one
 from jaxgmm._numerics import linalg
+from jaxgmm._numerics.arrays import safe_divide
 
 
-class Diag:
+class Diag(VarianceCovariance):
     """Features are ``x^2``, ``x`` and 1: F = 2 D + 1."""
+
+    separate = "diag"
 
     def features(self, x: Array) -> Array:
         each, one = np.arange(x.shape[0]), np.full(x.shape[0] + 1, x.shape[0])
@@ -21,16 +24,10 @@ class Diag:
         constant = const - 0.5 * jnp.sum((mean * factor) ** 2, axis=-1)
         return jnp.concatenate([-0.5 * precision, precision * mean, constant[:, None]], axis=-1)
 
-    def shared_log_density(self, factor: Array, total: Array) -> Array:
-        return jnp.zeros((), factor.dtype)
-
-    def total(self, x: Array, weight: Array) -> Array:
-        return jnp.zeros((0,), x.dtype)
-
     def moments(self, raw: Array, total: Array) -> tuple[Array, Array, Array]:
         dimension = raw.shape[-1] // 2
         count = raw[:, -1]
-        mean = linalg.safe_divide(raw[:, dimension:-1], count[:, None])
+        mean = safe_divide(raw[:, dimension:-1], count[:, None])
         return count, mean, raw[:, :dimension] - count[:, None] * mean**2
 
     def whiten(self, residual: Array, factor: Array) -> Array:
@@ -42,11 +39,37 @@ class Diag:
     def outer(self, weight: Array, delta: Array) -> Array:
         return weight[:, None] * delta**2
 
-    def contract(self, scatter: Array, factor: Array) -> Array:
-        return jnp.sum(scatter * factor**2)
-
     def project(self, delta: Array, factor: Array) -> Array:
         return delta * factor
 
-    def covariances(self, factor: Array, dimension: int) -> Array:
-        return factor[:, :, None] ** -2 * jnp.eye(dimension, dtype=factor.dtype)
+    def reduce(self, matrix: Array) -> Array:
+        return linalg.diagonal(matrix) if matrix.ndim == 2 else matrix
+
+    def of_matrices(self, matrices: Array) -> Array:
+        return linalg.diagonal(matrices)
+
+    def matrices(self, covariance: Array, n_components: int, dimension: int) -> Array:
+        return covariance[..., None] * jnp.eye(dimension, dtype=covariance.dtype)
+
+    def variances(self, covariance: Array, n_components: int, dimension: int) -> Array:
+        return covariance
+
+    def half_log_det(self, covariance: Array, dimension: int) -> Array:
+        return 0.5 * jnp.sum(jnp.log(covariance), axis=-1)
+
+    def resolved(self, covariance: Array) -> Array:
+        return jnp.all((covariance > 0) & jnp.isfinite(covariance), axis=-1)
+
+    def exceeds(self, covariance: Array, ratio: Array, share: Array) -> Array:
+        pooled = jnp.sum(share[:, None] * covariance, axis=0)
+        return jnp.all(covariance > ratio[:, None] * pooled, axis=-1)
+
+    def colour(self, root: Array, noise: Array) -> Array:
+        return root * noise
+
+    def square(self, delta: Array) -> Array:
+        return delta**2
+
+    def axis(self, covariance: Array, rank: Array, dimension: int) -> Array:
+        which = jnp.argsort(covariance)[jnp.maximum(dimension - 1 - rank, 0)]
+        return jnp.zeros_like(covariance).at[which].set(jnp.sqrt(covariance[which]))

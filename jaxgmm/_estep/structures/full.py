@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxgmm._estep.structures.base import products_with_one
+from jaxgmm._estep.structures.base import MatrixCovariance, OwnCovariance, products_with_one
 from jaxgmm._numerics import linalg
+from jaxgmm._numerics.arrays import safe_divide
 
 
 @functools.cache
@@ -28,7 +29,7 @@ def positions(dimension: int) -> np.ndarray:
     return position[:dimension, :dimension]
 
 
-class Full:
+class Full(MatrixCovariance, OwnCovariance):
     """Features are the products ``x_i x_j``, ``x`` and 1: F = (D + 1)(D + 2) / 2."""
 
     def features(self, x: Array) -> Array:
@@ -45,16 +46,10 @@ class Full:
             [quadratic * precision[:, first, second], linear, constant[:, None]], axis=-1
         )
 
-    def shared_log_density(self, factor: Array, total: Array) -> Array:
-        return jnp.zeros((), factor.dtype)
-
-    def total(self, x: Array, weight: Array) -> Array:
-        return jnp.zeros((0,), x.dtype)
-
     def moments(self, raw: Array, total: Array) -> tuple[Array, Array, Array]:
         dimension = _dimension(raw.shape[-1])
         count = raw[:, -1]
-        mean = linalg.safe_divide(raw[:, -1 - dimension : -1], count[:, None])
+        mean = safe_divide(raw[:, -1 - dimension : -1], count[:, None])
         second = raw[:, positions(dimension)]
         return count, mean, second - count[:, None, None] * linalg.outer(mean)
 
@@ -67,14 +62,13 @@ class Full:
     def outer(self, weight: Array, delta: Array) -> Array:
         return weight[:, None, None] * linalg.outer(delta)
 
-    def contract(self, scatter: Array, factor: Array) -> Array:
-        return jnp.sum(linalg.matmul(scatter, factor) * factor)
-
     def project(self, delta: Array, factor: Array) -> Array:
         return linalg.einsum("kd,kde->ke", delta, factor)
 
-    def covariances(self, factor: Array, dimension: int) -> Array:
-        return linalg.inverse_of_factored(factor)
+    def exceeds(self, covariance: Array, ratio: Array, share: Array) -> Array:
+        pooled = linalg.einsum("k,kij->ij", share, covariance)
+        # cheaper than eigenvalues: lambda_min(a) > c exactly where a - c I has a Cholesky factor
+        return linalg.is_definite(covariance - ratio[:, None, None] * pooled)
 
 
 def _dimension(width: int) -> int:

@@ -3,10 +3,12 @@
 import jax.numpy as jnp
 from jax import Array
 
+from jaxgmm._estep.structures.base import MatrixCovariance
 from jaxgmm._numerics import linalg
+from jaxgmm._numerics.arrays import safe_divide
 
 
-class Tied:
+class Tied(MatrixCovariance):
     """Features are ``x`` and 1: the quadratic term is common to all the components.
 
     It therefore cancels from the responsibilities and enters the log-evidence once, through the
@@ -29,7 +31,7 @@ class Tied:
 
     def moments(self, raw: Array, total: Array) -> tuple[Array, Array, Array]:
         count = raw[:, -1]
-        mean = linalg.safe_divide(raw[:, :-1], count[:, None])
+        mean = safe_divide(raw[:, :-1], count[:, None])
         return count, mean, total - self.outer(count, mean)
 
     def whiten(self, residual: Array, factor: Array) -> Array:
@@ -41,11 +43,12 @@ class Tied:
     def outer(self, weight: Array, delta: Array) -> Array:
         return linalg.einsum("kd,ke->de", weight[:, None] * delta, delta)
 
-    def contract(self, scatter: Array, factor: Array) -> Array:
-        return jnp.sum(linalg.matmul(scatter, factor) * factor)
-
     def project(self, delta: Array, factor: Array) -> Array:
         return linalg.matmul(delta, factor)
 
-    def covariances(self, factor: Array, dimension: int) -> Array:
-        return linalg.inverse_of_factored(factor)
+    def reorder(self, a: Array, order: Array) -> Array:
+        return a
+
+    def exceeds(self, covariance: Array, ratio: Array, share: Array) -> Array:
+        # no component's covariance is smaller than the others'
+        return ratio < 1

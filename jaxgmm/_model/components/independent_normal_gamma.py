@@ -9,25 +9,38 @@ from jaxtyping import Bool, Float, Int
 
 from jaxgmm._estep.potentials import Potentials
 from jaxgmm._estep.stats import Stats
-from jaxgmm._model.components import _gamma as gamma
-from jaxgmm._numerics import linalg
-from jaxgmm._numerics.pytree import pytree, replace, select
-from jaxgmm._numerics.special import LOG_2PI, sum_where
+from jaxgmm._estep.structures import structure
+from jaxgmm._model.components.base import Components
+from jaxgmm._model.components.gamma import (
+    NODES,
+    Gamma,
+    GammaPerComponent,
+    GammaPerFeature,
+    node_range,
+)
+from jaxgmm._model.components.precision import Means
+from jaxgmm._model.components.predictive import Marginal
+from jaxgmm._numerics.arrays import safe_divide, sum_where
+from jaxgmm._numerics.checks import check_non_negative
+from jaxgmm._numerics.pytree import pytree, replace
+from jaxgmm._numerics.special import LOG_2PI
 
 
 @pytree
-class IndependentNormalGamma:
+class IndependentNormalGamma(Components):
     """``mu_kd ~ Normal(mean, 1 / precision)`` and ``tau ~ Gamma(shape, rate)``, independent.
 
-    A gamma for each feature ``(K, D)`` makes covariances diagonal, one for each component ``(K,)``
-    spherical. The family is conjugate given either factor: an update improves q(mu) and then
-    q(tau), from the q that is there, and the bound still never decreases.
+    If ``shape`` and ``rate`` are ``(K, D)``, there is a gamma for each feature, and covariances are
+    diagonal. If they are ``(K,)``, there is a gamma for each component, and covariances are
+    spherical. Each factor is conjugate when the other one is given. So an update starts from the
+    current q and improves first q(mu) and then q(tau); the bound still never decreases. The mode
+    over sigma^2 is ``sigma^2 = rate / (shape + 1)``.
 
     Attributes:
         mean: ``(K, D)``, in the units of the data.
         precision: ``(K, D)``, of the mean, in inverse squared units of the data.
         shape: ``(K, D)`` or ``(K,)``.
-        rate: of the same shape, in squared units of the data; ``E[tau] = shape / rate``.
+        rate: as ``shape``, in squared units of the data; ``E[tau] = shape / rate``.
 
     Example:
         >>> import jax.numpy as jnp, jaxgmm
@@ -42,156 +55,210 @@ class IndependentNormalGamma:
     shape: Float[Array, "..."]
     rate: Float[Array, "..."]
 
-    shared = ()
     conjugate = False
 
     @property
-    def structure(self) -> str:
-        return "diag" if self.rate.ndim == self.mean.ndim else "spherical"
+    def precisions(self) -> Gamma:
+        if self.rate.ndim == self.mean.ndim:
+            return GammaPerFeature(self.shape, self.rate)
+        return GammaPerComponent(self.shape, self.rate, self.n_features)
 
     @property
     def covariance_name(self) -> str:
         return f"{self.structure} (independent)"
 
-    @property
-    def n_components(self) -> int:
-        return self.mean.shape[-2]
-
-    @property
-    def n_features(self) -> int:
-        return self.mean.shape[-1]
-
-    @property
-    def n_parameters(self) -> int:
-        k, d = self.n_components, self.n_features
-        return 2 * k * d if self.structure == "diag" else k * (d + 1)
-
     def _by_feature(self, a: Array) -> Array:
         """A quantity of each gamma as one of each feature: (..., K, D) or (..., K, 1)."""
-        return a if self.structure == "diag" else a[..., None]
+        return a if a.ndim == self.mean.ndim else a[..., None]
 
-    def _by_gamma(self, a: Float[Array, "K D"]) -> Array:
-        """A sum over features where they share a gamma."""
-        return a if self.structure == "diag" else jnp.sum(a, axis=-1)
+    def _of(self, mean: Array, precision: Array, gammas: Gamma) -> Any:
+        return replace(self, mean=mean, precision=precision, shape=gammas.shape, rate=gammas.rate)
 
     def expected_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every field, given the mean's and whether there is a gamma a feature."""
-        k, d = self.n_components, self.n_features
-        gammas = (k, d) if self.structure == "diag" else (k,)
-        return {"mean": (k, d), "precision": (k, d), "shape": gammas, "rate": gammas}
+        """The shape of every field, given that of the mean and whether each feature has a gamma."""
+        wide = (self.n_components, self.n_features)
+        return {"mean": wide, "precision": wide, **self.precisions.shapes(*wide)}
 
-    # --- the update, one factor after the other -------------------------------------------
+    def check(self) -> None:
+        check_non_negative("the prior's precision", self.precision)
+        self.precisions.check()
 
-    def update(
-        self, stats: Stats, current: "IndependentNormalGamma | None" = None, *, mode: bool = False
-    ) -> "IndependentNormalGamma":
+    # --- the update, one factor after the other -----------------------------------------------
+
+    def update(self, stats: Stats, current: Any = None, *, point: bool = False) -> Any:
         """q(mu) given the current q(tau), then q(tau) given that.
 
-        Bishop 2006, eq. 10.25 to 10.30.
-
-        In the mode view the same for the point estimate: a conditional maximisation (Meng & Rubin
-        1993), in which the means have no variance.
+        Bishop 2006, eq. 10.25 to 10.30. For a ``point`` estimate it is a conditional
+        maximisation (Meng & Rubin 1993), in which the means have no variance.
         """
         count = stats.count[:, None]
-        halves = 0.5 * (count if self.structure == "diag" else self.n_features * stats.count)
-        shape = self.shape + halves
+        gammas = self.precisions.counted(stats.count)
         if current is None:
-            tau = shape / (self.rate + 0.5 * stats.scatter)
-        elif mode:
-            tau = (current.shape + 1) / current.rate
+            tau = gammas.shape / (self.rate + 0.5 * stats.scatter)
         else:
-            tau = current.shape / current.rate
+            tau = 1 / current.precisions.covariance_at(0 if point else None)
         information = count * self._by_feature(tau)
         precision = self.precision + information
-        share = linalg.safe_divide(information, precision)
+        share = safe_divide(information, precision)
         mean = self.mean + share * jnp.where(count != 0, stats.mean - self.mean, 0)
         gap = jnp.where(count != 0, stats.mean - mean, 0)
         squares = count * gap**2
-        if not mode:
+        if not point:
             squares = squares + count / precision
-        rate = self.rate + 0.5 * (stats.scatter + self._by_gamma(squares))
-        return IndependentNormalGamma(mean, precision, shape, rate)
+        if gammas.structure == "spherical":
+            squares = jnp.sum(squares, axis=-1)
+        return self._of(mean, precision, gammas.scattered(stats.scatter + squares))
 
-    def interpolate(self, other: "IndependentNormalGamma", rho: Array) -> "IndependentNormalGamma":
-        """The natural parameters' mean, ``(1 - rho) self + rho other``."""
+    def interpolate(self, other: Any, rho: Array) -> Any:
+        """The weighted mean of the natural parameters, ``(1 - rho) self + rho other``."""
         kept, new = (1 - rho) * self.precision, rho * other.precision
-        share = linalg.safe_divide(new, kept + new)
-        return IndependentNormalGamma(
-            mean=self.mean + share * (other.mean - self.mean),
-            precision=kept + new,
-            shape=(1 - rho) * self.shape + rho * other.shape,
-            rate=(1 - rho) * self.rate + rho * other.rate,
-        )
+        mean = self.mean + safe_divide(new, kept + new) * (other.mean - self.mean)
+        return self._of(mean, kept + new, self.precisions.blend(other.precisions, rho))
 
-    def with_parameters(
-        self, means: Array, covariances: Array, count: Array, *, mode: bool
-    ) -> "IndependentNormalGamma":
+    def with_parameters(self, means: Array, covariance: Array, count: Array, n_means: Means) -> Any:
         """The posterior of ``count`` (K,) samples with these means and variances."""
-        variance = linalg.diagonal(covariances)
-        if self.structure == "diag":
-            shape = self.shape + 0.5 * count[:, None]
-        else:
-            shape, variance = self.shape + 0.5 * self.n_features * count, jnp.mean(variance, -1)
-        rate = (shape + 1 if mode else shape) * variance
-        precision = self.precision + count[:, None] / self._by_feature(variance)
-        return IndependentNormalGamma(means, precision, shape, rate)
+        gammas = self.precisions.counted(count).at(covariance, n_means, count)
+        precision = self.precision + count[:, None] / self._by_feature(covariance)
+        return self._of(means, precision, gammas)
 
-    # --- the three views ------------------------------------------------------------------
+    def means_in_mode(self, present: Bool[Array, " K"] | None) -> Means:
+        return 0
 
-    def _at(self, log_precision: Array, factor: Array, mean: Array) -> Potentials:
-        features = jnp.broadcast_to(self._by_feature(log_precision), mean.shape)
-        const = 0.5 * jnp.sum(features, axis=-1) - 0.5 * self.n_features * LOG_2PI
-        return Potentials(const, mean, factor, self.structure)
-
-    def _variance(self, *, mode: bool, reg_covar: Array | float = 0.0) -> Array:
-        return self.rate / (self.shape + 1 if mode else self.shape) + reg_covar
-
-    def mode(self, reg_covar: Array | float = 0.0) -> Potentials:
-        """Potentials at the mode over (mu, sigma^2): ``sigma^2 = rate / (shape + 1)``."""
-        variance = self._variance(mode=True, reg_covar=reg_covar)
-        return self._at(-jnp.log(variance), 1 / jnp.sqrt(variance), self.mean)
+    # --- the other views ----------------------------------------------------------------------
 
     def expectation(self) -> Potentials:
         """Potentials of the expected log density; the trace part is ``E[tau] / precision``."""
-        tau = self.shape / self.rate
-        out = self._at(gamma.expected_log(self.shape, self.rate), jnp.sqrt(tau), self.mean)
-        trace = jnp.sum(self._by_feature(tau) / self.precision, axis=-1)
-        return replace(out, const=out.const - 0.5 * trace)
+        tau = self._by_feature(self.shape / self.rate)
+        trace = jnp.sum(tau / self.precision, axis=-1)
+        return self._at(*self.precisions.expectation(), -0.5 * trace)
 
     def sample(self, key: Array) -> Potentials:
         """Potentials of one reparameterised draw."""
         gamma_key, mean_key = jax.random.split(key)
-        log_precision = gamma.sample(gamma_key, self.shape, self.rate)
+        factor, log_det, _ = self.precisions.sample(gamma_key)
         noise = jax.random.normal(mean_key, self.mean.shape, self.mean.dtype)
-        mean = self.mean + noise / jnp.sqrt(self.precision)
-        return self._at(log_precision, jnp.exp(0.5 * log_precision), mean)
+        return replace(self, mean=self.mean + noise / jnp.sqrt(self.precision))._at(factor, log_det)
 
-    # --- moments and predictions ----------------------------------------------------------
+    def predictive(self) -> "Integrated":
+        return Integrated(self)
 
-    def covariances(self, *, mode: bool, reg_covar: Array | float = 0.0) -> Float[Array, "K D D"]:
-        """The covariances at the mode, or ``E[tau]^-1``."""
-        variance = self._by_feature(self._variance(mode=mode, reg_covar=reg_covar))
-        variance = jnp.broadcast_to(variance, self.mean.shape)
-        return variance[:, :, None] * jnp.eye(self.n_features, dtype=variance.dtype)
+    def mean_variance(self, covariance: Array) -> Array:
+        """The variances of each mean, ``(K, D)``, whatever its component's covariance."""
+        return 1 / self.precision
 
-    def log_predictive(self, x: Float[Array, "N D"]) -> Float[Array, "N K"]:
-        """log of each component's posterior predictive, by quadrature over the precision.
+    # --- penalties ----------------------------------------------------------------------------
+
+    def kl(self, prior: Any) -> Float[Array, ""]:
+        """``KL(self || prior)``: normals and gammas; exact and normalised."""
+        ratio = prior.precision / self.precision
+        shift = prior.precision * (self.mean - prior.mean) ** 2
+        normal = 0.5 * jnp.sum(ratio - 1 - jnp.log(ratio) + shift)
+        return normal + jnp.sum(self.precisions.kl(prior.precisions))
+
+    def log_prior(
+        self, point: Potentials, present: Bool[Array, " K"] | None = None
+    ) -> Float[Array, ""]:
+        """Log density over (mu, sigma^2) at a point; 0 for the flat prior."""
+        proper = self.precision > 0
+        constant = 0.5 * (jnp.log(jnp.where(proper, self.precision, 1)) - LOG_2PI)
+        normal = jnp.where(proper, constant, 0)
+        normal = normal - 0.5 * self.precision * (point.mean - self.mean) ** 2
+        gammas = self.precisions
+        density = gammas.log_density(point.factor, point.const, 0) + gammas.log_normaliser()
+        return sum_where(present, jnp.sum(normal, axis=-1) + density)
+
+    def proper(self) -> Bool[Array, " K"]:
+        return self.precisions.proper() & jnp.all(self.precision > 0, axis=-1)
+
+    def improper(self) -> Bool[Array, " K"]:
+        return ~self.precisions.proper()
+
+    def empty(self) -> Bool[Array, " K"]:
+        tiny = jnp.finfo(self.mean.dtype).eps
+        tau = self._by_feature(1 / self.mode_covariance())
+        return jnp.any(self.precision < tiny * tau, axis=-1)
+
+    # --- unconstrained space, and usual priors ------------------------------------------------
+
+    def transforms(self) -> dict[str, Any]:
+        from numpyro.distributions import biject_to, constraints
+
+        return {
+            "mean": biject_to(constraints.real_matrix),
+            "precision": biject_to(constraints.positive),
+            **self.precisions.transforms(),
+        }
+
+    def weak(self, mean: Array, covariance: Array) -> Any:
+        spherical = self.precisions.structure == "spherical"
+        return self.default(mean, covariance, self.n_components, spherical=spherical)
+
+    @classmethod
+    def flat(
+        cls, n_components: int, n_features: int, dtype: Any = None, *, spherical: bool = False
+    ) -> Any:
+        """The improper prior whose mode is the maximum-likelihood estimate."""
+        kind = GammaPerComponent if spherical else GammaPerFeature
+        gammas = kind.flat(n_components, n_features, dtype, 0)
+        zeros = jnp.zeros((n_components, n_features), dtype)
+        return cls(zeros, zeros, gammas.shape, gammas.rate)
+
+    @classmethod
+    def default(
+        cls, mean: Array, covariance: Array, n_components: int, *, spherical: bool = False
+    ) -> Any:
+        """A weak prior from the data's moments; the means' variance is 100 times the data's."""
+        k, d = n_components, mean.shape[0]
+        variance = structure("diag").reduce(covariance)
+        rate = 0.5 * variance / k ** (2 / d)
+        rate = jnp.mean(rate) if spherical else rate
+        rate = jnp.broadcast_to(rate, (k,) if spherical else (k, d))
+        return cls(
+            mean=jnp.broadcast_to(mean, (k, d)),
+            precision=jnp.broadcast_to(0.01 / variance, (k, d)),
+            shape=jnp.full(rate.shape, 0.5 * (d + 2), mean.dtype),
+            rate=rate,
+        )
+
+
+@pytree
+class Integrated:
+    """Normals with independent gamma precisions, which are integrated out by quadrature."""
+
+    components: IndependentNormalGamma
+
+    @property
+    def mean(self) -> Float[Array, "K D"]:
+        return self.components.mean
+
+    @property
+    def variance(self) -> Float[Array, "K D"]:
+        """Infinite where the gamma's tail is too heavy."""
+        c = self.components
+        finite = c.shape > 1
+        within = jnp.where(finite, c.rate / jnp.where(finite, c.shape - 1, 1), jnp.inf)
+        return c._by_feature(within) + 1 / c.precision
+
+    def log_density(self, x: Float[Array, "N D"]) -> Float[Array, "N K"]:
+        """Log density of each component, by quadrature over the precision.
 
         Given tau the mean integrates out, ``Normal(x | mean, 1 / tau + 1 / precision)``; the gamma
         has no closed form left and is integrated by the trapezoidal rule in log tau.
         """
-        spherical = self.structure == "spherical"
-        squares = (x[:, None, :] - self.mean) ** 2
+        c = self.components
+        spherical = c.structure == "spherical"
+        squares = (x[:, None, :] - c.mean) ** 2
         distance = jnp.sum(squares, axis=-1) if spherical else squares
-        shape, rate, far = jax.lax.stop_gradient((self.shape, self.rate, distance))
-        more = 0.5 * self.n_features if spherical else 0.5
-        low, high = gamma.node_range(shape, jnp.log1p(far / (2 * rate)), more)
-        unit = self._by_feature(self.rate / self.shape)
+        shape, rate, far = jax.lax.stop_gradient((c.shape, c.rate, distance))
+        more = 0.5 * c.n_features if spherical else 0.5
+        low, high = node_range(shape, jnp.log1p(far / (2 * rate)), more)
+        unit = c._by_feature(c.rate / c.shape)
 
         def add(totals: tuple[Array, Array], node: Array) -> tuple[tuple[Array, Array], None]:
             v = low + node * (high - low)
-            log_weight = self.shape * (v - jnp.expm1(v))
-            variance = unit * self._by_feature(jnp.exp(-v)) + 1 / self.precision
+            log_weight = c.shape * (v - jnp.expm1(v))
+            part = jnp.exp(-v)
+            variance = unit * (part[..., None] if spherical else part) + 1 / c.precision
             density = -0.5 * (jnp.log(variance) + LOG_2PI + squares / variance)
             if spherical:
                 density = jnp.sum(density, axis=-1)
@@ -202,112 +269,25 @@ class IndependentNormalGamma:
             ), None
 
         empty = jnp.full(distance.shape, -jnp.inf, x.dtype)
-        nodes = jnp.linspace(0, 1, gamma.NODES, dtype=x.dtype)
+        nodes = jnp.linspace(0, 1, NODES, dtype=x.dtype)
         mass, total = jax.lax.scan(add, (empty, empty), nodes)[0]
         return total - mass if spherical else jnp.sum(total - mass, axis=-1)
 
-    def sample_predictive(self, key: Array, component: Int[Array, " n"]) -> Float[Array, "n D"]:
-        """A draw from the predictive density of each given component."""
+    def draw(self, key: Array, component: Int[Array, " n"]) -> Float[Array, "n D"]:
+        c = self.components
         gamma_key, mean_key = jax.random.split(key)
-        tau = jnp.exp(gamma.sample(gamma_key, self.shape[component], self.rate[component]))
-        variance = 1 / self._by_feature(tau) + 1 / self.precision[component]
-        noise = jax.random.normal(mean_key, variance.shape, self.mean.dtype)
-        return self.mean[component] + jnp.sqrt(variance) * noise
+        shape, rate = c.shape[component], c.rate[component]
+        log_tau = jax.random.loggamma(gamma_key, shape, dtype=shape.dtype) - jnp.log(rate)
+        variance = c._by_feature(jnp.exp(-log_tau)) + 1 / c.precision[component]
+        noise = jax.random.normal(mean_key, variance.shape, c.mean.dtype)
+        return c.mean[component] + jnp.sqrt(variance) * noise
 
-    # --- penalties ------------------------------------------------------------------------
+    def marginal(self, feature: int) -> Marginal:
+        c = self.components
+        variance = structure(c.structure).variances(c.mean_covariance(), *c.mean.shape)
+        shape = c.shape if c.shape.ndim == 1 else c.shape[:, feature]
+        return variance[:, feature], 1 / c.precision[:, feature], shape
 
-    def kl(self, prior: "IndependentNormalGamma") -> Float[Array, ""]:
-        """``KL(self || prior)``: normals and gammas; exact and normalised."""
-        ratio = prior.precision / self.precision
-        shift = prior.precision * (self.mean - prior.mean) ** 2
-        normal = 0.5 * jnp.sum(ratio - 1 - jnp.log(ratio) + shift)
-        return normal + jnp.sum(gamma.kl(self.shape, self.rate, prior.shape, prior.rate))
-
-    def log_prior(
-        self, point: Potentials, present: Bool[Array, " K"] | None = None
-    ) -> Float[Array, ""]:
-        """log density over (mu, sigma^2) at a point; unnormalised, so 0, for the flat prior."""
-        tau = point.factor**2
-        proper_mean, proper_tau = self.precision > 0, (self.shape > 0) & (self.rate > 0)
-        precision = jnp.where(proper_mean, self.precision, 1)
-        normal = jnp.where(proper_mean, 0.5 * (jnp.log(precision) - LOG_2PI), 0)
-        normal = normal - 0.5 * self.precision * (point.mean - self.mean) ** 2
-        shape = jnp.where(proper_tau, self.shape, 1)
-        rate = jnp.where(proper_tau, self.rate, 1)
-        constant = jnp.where(proper_tau, gamma.log_normaliser(shape, rate), 0)
-        density = (self.shape + 1) * jnp.log(tau) - self.rate * tau + constant
-        if self.structure == "diag":
-            density = jnp.sum(density, axis=-1)
-        return sum_where(present, jnp.sum(normal, axis=-1) + density)
-
-    def _proper(self) -> Bool[Array, " K"]:
-        gammas = self._by_feature((self.shape > 0) & (self.rate > 0))
-        return jnp.all(gammas & (self.precision > 0), axis=-1)
-
-    def is_proper(self) -> Array:
-        return jnp.all(self._proper())
-
-    @property
-    def minimum_samples(self) -> int:
-        """With a single sample the variances are 0."""
-        return 2
-
-    def effective_samples(self) -> Float[Array, " K"]:
-        """Samples behind the variances, the prior's included."""
-        if self.structure == "diag":
-            return 2 * (jnp.max(self.shape, axis=-1) + 1)
-        return 2 * (self.shape + 1) / self.n_features
-
-    def improper(self) -> Bool[Array, " K"]:
-        """Whether nothing bounds the density of each component's variances."""
-        gammas = self._by_feature((self.shape > 0) & (self.rate > 0))
-        return ~jnp.all(gammas, axis=-1)
-
-    def empty(self) -> Bool[Array, " K"]:
-        """Whether each component has no samples and no prior, so that its mean is undefined."""
-        tiny = jnp.finfo(self.mean.dtype).eps
-        tau = self._by_feature((self.shape + 1) / self.rate)
-        return jnp.any(self.precision < tiny * tau, axis=-1)
-
-    # --- unconstrained space, and usual priors --------------------------------------------
-
-    def transforms(self) -> dict[str, Any]:
-        """NumPyro bijections from unconstrained space, for each field."""
-        from numpyro.distributions import biject_to, constraints
-
-        positive = biject_to(constraints.positive)
-        maps = dict.fromkeys(("precision", "shape", "rate"), positive)
-        return {"mean": biject_to(constraints.real_matrix), **maps}
-
-    def proper_or_default(self, mean: Array, covariance: Array) -> "IndependentNormalGamma":
-        """This prior, with `default` for the data's moments in place of improper components."""
-        weak = self.default(mean, covariance, self.n_components, spherical=self.rate.ndim == 1)
-        return select(self._proper(), self, weak)
-
-    @classmethod
-    def flat(
-        cls, n_components: int, n_features: int, dtype: Any = None, *, spherical: bool = False
-    ) -> "IndependentNormalGamma":
-        """The improper prior whose mode is the maximum-likelihood estimate."""
-        wide = (n_components, n_features)
-        gammas = (n_components,) if spherical else wide
-        zeros = jnp.zeros(wide, dtype)
-        return cls(zeros, zeros, jnp.full(gammas, -1.0, dtype), jnp.zeros(gammas, dtype))
-
-    @classmethod
-    def default(
-        cls, mean: Array, covariance: Array, n_components: int, *, spherical: bool = False
-    ) -> "IndependentNormalGamma":
-        """A weak prior from the data's moments; the means' variance is 100 times the data's."""
-        k, d = n_components, mean.shape[0]
-        variance = linalg.diagonal(covariance)
-        rate = 0.5 * variance / k ** (2 / d)
-        rate = jnp.broadcast_to(
-            jnp.mean(rate) if spherical else rate, (k,) if spherical else (k, d)
-        )
-        return cls(
-            mean=jnp.broadcast_to(mean, (k, d)),
-            precision=jnp.broadcast_to(0.01 / variance, (k, d)),
-            shape=jnp.full(rate.shape, 0.5 * (d + 2), mean.dtype),
-            rate=rate,
-        )
+    def numpyro(self) -> Any:
+        """None: NumPyro has no such distribution."""
+        return None

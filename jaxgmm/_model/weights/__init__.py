@@ -1,1 +1,1 @@
-"""Distributions of the mixture's weights."""
+"""Distributions of the mixture's weights, a file each: see `families.Weights` for the protocol."""

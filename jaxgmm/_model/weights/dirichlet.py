@@ -8,8 +8,9 @@ from jax import Array
 from jax.scipy.special import digamma, gammaln
 from jaxtyping import Bool, Float
 
+from jaxgmm._numerics.arrays import first, longer, masked_product
+from jaxgmm._numerics.checks import check_positive
 from jaxgmm._numerics.pytree import pytree
-from jaxgmm._numerics.special import first, longer, masked_product
 
 
 def expected_log_weights(concentration: Float[Array, "*R K"]) -> Float[Array, "*R K"]:
@@ -17,7 +18,7 @@ def expected_log_weights(concentration: Float[Array, "*R K"]) -> Float[Array, "*
 
     Example:
         >>> import jax.numpy as jnp, jaxgmm
-        >>> print(jaxgmm.expected_log_weights(jnp.array([1.0, 1.0])))
+        >>> print(jaxgmm.views.expected_log_weights(jnp.array([1.0, 1.0])))
         [-1. -1.]
     """
     return digamma(concentration) - digamma(jnp.sum(concentration, axis=-1, keepdims=True))
@@ -28,8 +29,8 @@ class Dirichlet:
     """Dirichlet distribution of the mixture's weights.
 
     Attributes:
-        concentration: ``(K,)``, positive; 1 everywhere is uniform on the simplex. Inside a sweep
-            over K a concentration of exactly 0 says that a component is absent.
+        concentration: ``(K,)``, positive; 1 everywhere is uniform on the simplex. In
+            `select` a concentration of exactly 0 marks an absent component.
 
     Example:
         >>> import jax.numpy as jnp, jaxgmm
@@ -58,12 +59,14 @@ class Dirichlet:
         return Dirichlet(self.concentration + count)
 
     def interpolate(self, other: "Dirichlet", rho: Array) -> "Dirichlet":
-        """The natural parameters' mean, ``(1 - rho) self + rho other``."""
+        """The weighted mean of the natural parameters, ``(1 - rho) self + rho other``."""
         return Dirichlet((1 - rho) * self.concentration + rho * other.concentration)
 
-    def with_weights(self, weights: Float[Array, " K"], total: Array, *, mode: bool) -> "Dirichlet":
-        """The distribution of ``total`` observations whose mode (else mean) is ``weights``."""
-        if mode:
+    def with_weights(
+        self, weights: Float[Array, " K"], total: Array, *, point: bool
+    ) -> "Dirichlet":
+        """The distribution of ``total`` observations with this mode (if ``point``) or mean."""
+        if point:
             return Dirichlet(1 + total * weights)
         return Dirichlet((total + jnp.sum(self.concentration)) * weights)
 
@@ -107,8 +110,8 @@ class Dirichlet:
     def log_prior(self, log_weights: Float[Array, " K"]) -> Float[Array, ""]:
         """Log density at the given weights, relative to the uniform distribution.
 
-        The reference measure makes a concentration of 1 add exactly nothing, as the flat prior
-        of maximum likelihood must.
+        With this reference measure a concentration of 1 adds exactly 0, as the flat prior of
+        maximum likelihood must.
         """
         a = self.concentration
         number = jnp.sum(self.present(), dtype=a.dtype)
@@ -118,19 +121,23 @@ class Dirichlet:
         return constant + self._sum(masked_product(a - 1, log_weights))
 
     def present(self) -> Bool[Array, " K"]:
-        """Which components there are; all of them, except inside a sweep over K."""
+        """Which components are present: all components, except in `select`."""
         return self.concentration > 0
 
     def _sum(self, values: Array) -> Array:
         return jnp.sum(jnp.where(self.present(), values, 0))
 
     def padded(self, n_absent: int) -> "Dirichlet":
-        """The same with so many absent components more."""
+        """The same distribution with ``n_absent`` absent components added."""
         return Dirichlet(longer(self.concentration, n_absent))
 
     def truncated(self, n_components: int) -> "Dirichlet":
-        """The first components alone."""
+        """The distribution of the first ``n_components`` components."""
         return Dirichlet(first(self.concentration, n_components))
+
+    def check(self) -> None:
+        """Refuse values that are none of a prior's."""
+        check_positive("the prior's concentration", self.concentration)
 
     def is_proper(self) -> Array:
         return jnp.all(self.concentration > 0)
@@ -138,6 +145,20 @@ class Dirichlet:
     def has_mode(self) -> Array:
         """Whether the posterior's mode exists for any data."""
         return jnp.all(self.concentration >= 1)
+
+    def site(self) -> tuple[str, Any]:
+        """A name and a NumPyro distribution of the weights."""
+        from numpyro.distributions import Dirichlet as NumPyroDirichlet
+
+        return "weights", NumPyroDirichlet(self.concentration)
+
+    def at_site(self, value: Array) -> Array:
+        """The weights at a value of the site."""
+        return value
+
+    def site_value(self, weights: Array) -> Array:
+        """The value of the site at some weights."""
+        return weights
 
     def transforms(self) -> dict[str, Any]:
         """NumPyro bijections from unconstrained space, for each field."""

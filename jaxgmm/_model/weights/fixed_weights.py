@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
+from jaxgmm._numerics.arrays import first, longer
+from jaxgmm._numerics.checks import check_simplex
 from jaxgmm._numerics.pytree import pytree
-from jaxgmm._numerics.special import first, longer
 
 
 @pytree
@@ -40,26 +41,26 @@ class FixedWeights:
         return {"weights": self.weights.shape}
 
     def update(self, count: Float[Array, " K"]) -> "FixedWeights":
-        """Themselves."""
+        """The same weights, because they are known."""
         return self
 
     def interpolate(self, other: "FixedWeights", rho: Array) -> "FixedWeights":
-        """Themselves."""
+        """The same weights, because they are known."""
         return self
 
     def with_weights(
-        self, weights: Float[Array, " K"], total: Array, *, mode: bool
+        self, weights: Float[Array, " K"], total: Array, *, point: bool
     ) -> "FixedWeights":
-        """Themselves: a start's weights are not taken."""
+        """The same weights: those of a start are ignored."""
         return self
 
     def mode(self) -> Float[Array, " K"]:
-        """log of the weights."""
+        """Log of the weights."""
         used = self.weights > 0
         return jnp.where(used, jnp.log(jnp.where(used, self.weights, 1)), -jnp.inf)
 
     def expectation(self) -> Float[Array, " K"]:
-        """log of the weights."""
+        """Log of the weights."""
         return self.mode()
 
     def mean(self) -> Float[Array, " K"]:
@@ -67,7 +68,7 @@ class FixedWeights:
         return self.weights
 
     def sample(self, key: Array) -> Float[Array, " K"]:
-        """log of the weights."""
+        """Log of the weights."""
         return self.mode()
 
     def kl(self, prior: "FixedWeights") -> Float[Array, ""]:
@@ -79,23 +80,30 @@ class FixedWeights:
         return jnp.zeros((), self.weights.dtype)
 
     def present(self) -> Bool[Array, " K"]:
-        """Which components there are: those with a weight."""
+        """Which components are present: those with a positive weight."""
         return self.weights > 0
 
     def padded(self, n_absent: int) -> "FixedWeights":
-        """The same with so many absent components more."""
+        """The same weights with ``n_absent`` absent components added."""
         return FixedWeights(longer(self.weights, n_absent))
 
     def truncated(self, n_components: int) -> "FixedWeights":
-        """The first components alone."""
+        """The weights of the first ``n_components`` components."""
         return FixedWeights(first(self.weights, n_components))
+
+    def check(self) -> None:
+        """Refuse values that are none of a prior's."""
+        check_simplex("the prior's weights", self.weights)
 
     def is_proper(self) -> Array:
         return jnp.asarray(True)
 
     def has_mode(self) -> Array:
-        """Whether the posterior's mode exists: they are it."""
+        """Whether the posterior's mode exists: it is the known weights."""
         return jnp.asarray(True)
+
+    def site(self) -> None:
+        """None, because the weights are known."""
 
     def transforms(self) -> dict[str, Any]:
         """Nothing is learnt."""

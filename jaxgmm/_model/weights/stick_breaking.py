@@ -8,9 +8,9 @@ from jax import Array, lax
 from jax.scipy.special import digamma, gammaln
 from jaxtyping import Bool, Float
 
-from jaxgmm._numerics.linalg import safe_divide
+from jaxgmm._numerics.arrays import first, longer, masked_product, safe_divide
+from jaxgmm._numerics.checks import check_positive
 from jaxgmm._numerics.pytree import pytree
-from jaxgmm._numerics.special import first, longer, masked_product
 
 
 def _betaln(a: Array, b: Array) -> Array:
@@ -23,13 +23,13 @@ class StickBreaking:
     """``pi_k = v_k prod_{j<k} (1 - v_j)``, ``v_k ~ Beta(alpha_k, beta_k)``, the last ``v_K = 1``.
 
     Blei & Jordan 2006. Make one with `dirichlet_process` or `pitman_yor`. The order of the
-    components matters: under a prior that is the same for all of them, fits keep them sorted by
-    mass, which is the order of the highest bound (Kurihara, Welling & Teh 2007).
+    components matters. If the prior is the same for all components, fits keep the components sorted
+    by mass, because this order has the highest bound (Kurihara, Welling & Teh 2007).
 
     Attributes:
         alpha: ``(K - 1,)``, positive.
-        beta: ``(K - 1,)``, positive. Inside a sweep over K a beta of exactly 0 says that a stick is
-            the last one: the components after it are absent.
+        beta: ``(K - 1,)``, positive. In `select` a beta of exactly 0 marks the last stick: the
+            components after it are absent.
 
     Example:
         >>> import jaxgmm
@@ -59,21 +59,21 @@ class StickBreaking:
         return StickBreaking(self.alpha + count[:-1], self.beta + _after(count))
 
     def interpolate(self, other: "StickBreaking", rho: Array) -> "StickBreaking":
-        """The natural parameters' mean, ``(1 - rho) self + rho other``."""
+        """The weighted mean of the natural parameters, ``(1 - rho) self + rho other``."""
         return StickBreaking(
             (1 - rho) * self.alpha + rho * other.alpha, (1 - rho) * self.beta + rho * other.beta
         )
 
     def with_weights(
-        self, weights: Float[Array, " K"], total: Array, *, mode: bool
+        self, weights: Float[Array, " K"], total: Array, *, point: bool
     ) -> "StickBreaking":
-        """The distribution of ``total`` observations whose mode (else mean) is ``weights``."""
-        base = 1 if mode else jnp.finfo(weights.dtype).tiny
+        """The distribution of ``total`` observations with this mode (if ``point``) or mean."""
+        base = 1 if point else jnp.finfo(weights.dtype).tiny
         down = jnp.where(self.beta > 0, base + total * _after(weights), 0)
         return StickBreaking(base + total * weights[:-1], down)
 
     def mode(self) -> Float[Array, " K"]:
-        """log of the weights at the mode of the sticks; -inf for an empty component."""
+        """Log of the weights at the mode of the sticks; -inf for an empty component."""
         up, down = jnp.maximum(self.alpha - 1, 0), jnp.maximum(self.beta - 1, 0)
         v = jnp.where(self.beta > 0, safe_divide(up, up + down), 1)
         return _weights_of(_log(v), _log(1 - v))
@@ -94,7 +94,7 @@ class StickBreaking:
         return jnp.exp(_weights_of(jnp.log(self.alpha / both), jnp.log(self.beta / both)))
 
     def sample(self, key: Array) -> Float[Array, " K"]:
-        """log of one reparameterised draw, computed in the log domain."""
+        """Log of one reparameterised draw, computed in the log domain."""
         first, second = jax.random.split(key)
         dtype = self.alpha.dtype
         up = jax.random.loggamma(first, self.alpha, dtype=dtype)
@@ -118,7 +118,7 @@ class StickBreaking:
         return jnp.sum(jnp.where(breaks, terms, 0))
 
     def log_prior(self, log_weights: Float[Array, " K"]) -> Float[Array, ""]:
-        """log density of the sticks at the given weights, relative to the uniform distribution."""
+        """Log density of the sticks at the given weights, relative to the uniform distribution."""
         left = lax.cumlogsumexp(log_weights, reverse=True)
         known = left[:-1] > -jnp.inf
         whole = jnp.where(known, left[:-1], 0)
@@ -129,20 +129,29 @@ class StickBreaking:
         density = masked_product(self.alpha - 1, log_v) + masked_product(beta - 1, log_rest)
         return jnp.sum(jnp.where(breaks, density - _betaln(self.alpha, beta), 0))
 
+    def counts(self, prior: "StickBreaking") -> Float[Array, " K"]:
+        """The counts that led from a prior to these sticks: the inverse of `update`."""
+        return jnp.concatenate([self.alpha - prior.alpha, (self.beta - prior.beta)[-1:]])
+
     def present(self) -> Bool[Array, " K"]:
-        """Which components there are; all of them, except inside a sweep over K."""
+        """Which components are present: all components, except in `select`."""
         breaks = jnp.cumsum(self.beta == 0) == 0
         return jnp.concatenate([jnp.ones((1,), bool), breaks])
 
     def padded(self, n_absent: int) -> "StickBreaking":
-        """The same with so many absent components more."""
+        """The same distribution with ``n_absent`` absent components added."""
         return StickBreaking(longer(self.alpha, n_absent, 1.0), longer(self.beta, n_absent))
 
     def truncated(self, n_components: int) -> "StickBreaking":
-        """The first components alone."""
+        """The distribution of the first ``n_components`` components."""
         return StickBreaking(
             first(self.alpha, n_components - 1), first(self.beta, n_components - 1)
         )
+
+    def check(self) -> None:
+        """Refuse values that are none of a prior's."""
+        check_positive("the prior's alpha", self.alpha)
+        check_positive("the prior's beta", self.beta)
 
     def is_proper(self) -> Array:
         return jnp.all((self.alpha > 0) & (self.beta > 0))
@@ -150,6 +159,24 @@ class StickBreaking:
     def has_mode(self) -> Array:
         """Whether the posterior's mode exists for any data."""
         return jnp.all((self.alpha >= 1) & (self.beta >= 1))
+
+    def site(self) -> tuple[str, Any]:
+        """A name and a NumPyro distribution of the sticks."""
+        from numpyro.distributions import Beta
+
+        return "sticks", Beta(self.alpha, self.beta).to_event(1)
+
+    def at_site(self, value: Array) -> Array:
+        """The weights at a value of the site."""
+        one = jnp.ones((1,), value.dtype)
+        left = jnp.concatenate([one, jnp.cumprod(1 - value)])
+        return left * jnp.concatenate([value, one])
+
+    def site_value(self, weights: Array) -> Array:
+        """The value of the site at some weights."""
+        left = jnp.cumsum(weights[::-1])[::-1]
+        # the last one may be all that is left, to rounding
+        return jnp.clip(weights / left, max=1 - jnp.finfo(left.dtype).eps)[:-1]
 
     def transforms(self) -> dict[str, Any]:
         """NumPyro bijections from unconstrained space, for each field."""

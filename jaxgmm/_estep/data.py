@@ -1,0 +1,171 @@
+"""What is known of the samples, and how a pass takes it."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from jaxgmm._estep.structures import structure
+from jaxgmm._numerics import linalg
+from jaxgmm._numerics.blocks import scan_blocks
+from jaxgmm._numerics.checks import check_samples, check_weights
+from jaxgmm._numerics.pytree import pytree, static
+
+Carry = TypeVar("Carry")
+
+
+@pytree
+class Rows:
+    """Samples with everything that is known about each of them.
+
+    Every function of samples accepts `Rows` in place of an array. An array means rows of weight 1.
+
+    Attributes:
+        x: values, ``(N, D)``, floating-point and finite.
+        weight: of each row, ``(N,)``, non-negative; None means 1. A row of weight 2 counts as two
+            rows.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxgmm
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
+        >>> rows = jaxgmm.Rows(x, weight=jnp.ones(100).at[:50].set(2))
+        >>> prior = jaxgmm.default_prior(x, 2)
+        >>> result = jaxgmm.fit(jax.random.key(1), rows, jaxgmm.cavi(prior))
+        >>> print(round(float(result.best.posterior.weights.concentration.sum() - 2)))
+        150
+    """
+
+    x: Any
+    weight: Any = None
+
+    @property
+    def n_samples(self) -> int:
+        return self.x.shape[0]
+
+    @property
+    def n_features(self) -> int:
+        return self.x.shape[1]
+
+    @property
+    def total(self) -> Float[Array, ""]:
+        """Sum of the weights."""
+        if self.weight is None:
+            return jnp.asarray(self.n_samples, self.x.dtype)
+        return jnp.sum(self.weight)
+
+    def moments(self, kind: str = "full") -> tuple[Float[Array, " D"], Array]:
+        """Mean and covariance (in the structure's shape) of the values, without the weights."""
+        return jnp.mean(self.x, axis=0), data_covariance(self.x, kind)
+
+    def take(self, index: Array) -> "Rows":
+        """The rows with the given indices."""
+        return Rows(self.x[index], None if self.weight is None else self.weight[index])
+
+    def sample(self, key: Array, n: int) -> "Rows":
+        """``n`` random rows, with replacement; all rows if there are at most ``n``."""
+        if self.n_samples <= n:
+            return self
+        return self.take(jax.random.randint(key, (n,), 0, self.n_samples))
+
+    def blocks(
+        self, body: Callable[[Carry, Any, Array], Carry], carry: Carry, block_size: int
+    ) -> Carry:
+        """Fold ``body(carry, x (B, D), weight (1, B))`` over blocks of rows."""
+        weight = None if self.weight is None else self.weight[None]
+        return scan_blocks(body, carry, self.x, weight, block_size)
+
+
+def check_rows(x: ArrayLike | Rows, sample_weight: ArrayLike | None = None) -> Rows:
+    """Rows of checked arrays, from an array and its weights or from rows.
+
+    Raises:
+        ValueError: for samples that are not 2-d, floating-point and finite; weights of another
+            shape, negative or all 0; or weights both in the rows and beside them.
+    """
+    weight = sample_weight
+    if isinstance(x, Rows):
+        if sample_weight is not None and x.weight is not None:
+            raise ValueError(
+                "sample_weight was given, but the rows have weights of their own; give only one."
+            )
+        weight = x.weight if sample_weight is None else sample_weight
+        x = x.x
+    x = check_samples(x)
+    return Rows(x, check_weights(weight, x))
+
+
+@pytree
+class Data:
+    """Rows as the iterations of a fit take them.
+
+    Attributes:
+        rows: of the whole data set, or of a minibatch of it.
+        centre: point ``(D,)`` near the data from which features are measured.
+        total: sum of the weights of the whole data set.
+        scale: number of rows of the whole data set per row here; 1 unless it is a minibatch.
+        axis: of the mesh over which the rows lie, inside `shard_map`; else None (static).
+    """
+
+    rows: Rows
+    centre: Float[Array, " D"]
+    total: Float[Array, ""]
+    scale: Float[Array, ""]
+    axis: str | None = static(default=None)
+
+    @property
+    def x(self) -> Float[Array, "N D"]:
+        return self.rows.x
+
+    @property
+    def weight(self) -> Float[Array, " N"] | None:
+        return self.rows.weight
+
+
+def prepare(rows: Rows) -> Data:
+    """The data as an algorithm's iterations want them, computed once before a loop."""
+    return Data(rows, jnp.mean(rows.x, axis=0), rows.total, jnp.ones((), rows.x.dtype))
+
+
+def as_rows(x: Any, sample_weight: Any = None) -> Rows:
+    """Rows from an array and its weights or from rows, unchecked: inside of a larger program."""
+    return x if isinstance(x, Rows) else Rows(x, sample_weight)
+
+
+def data_covariance(x: Float[Array, "N D"], kind: str = "full") -> Array:
+    """Sample covariance (divisor N - 1), made positive definite where the data are flat.
+
+    ``(D, D)`` for structures of matrices, else the variances ``(D,)``.
+    """
+    return _covariance(x) if structure(kind).separate == "full" else _variances(x)
+
+
+@jax.jit
+def _covariance(x: Float[Array, "N D"]) -> Float[Array, "D D"]:
+    centred = x - jnp.mean(x, axis=0)
+    matrix = linalg.matmul(centred.T, centred) / max(x.shape[0] - 1, 1)
+    units = _units(linalg.diagonal(matrix))
+    eps = jnp.finfo(x.dtype).eps
+    sd = jnp.sqrt(units)
+    correlation = matrix / (sd[:, None] * sd)
+    eye = jnp.eye(x.shape[1], dtype=x.dtype)
+    singular = jnp.any(jnp.isnan(linalg.cholesky(correlation - 64 * eps * eye)))
+    return matrix + jnp.where(singular, eps ** (1 / 3), 0) * units * eye
+
+
+@jax.jit
+def _variances(x: Float[Array, "N D"]) -> Float[Array, " D"]:
+    centred = x - jnp.mean(x, axis=0)
+    variances = jnp.sum(centred**2, axis=0) / max(x.shape[0] - 1, 1)
+    flat = jnp.any(variances == 0)
+    eps = jnp.finfo(x.dtype).eps
+    return variances + jnp.where(flat, eps ** (1 / 3), 0) * _units(variances)
+
+
+def _units(variances: Float[Array, " D"]) -> Float[Array, " D"]:
+    """The variances; a constant feature has no unit of its own, and takes the largest."""
+    largest = jnp.max(variances)
+    return jnp.where(variances > 0, variances, jnp.where(largest > 0, largest, 1))

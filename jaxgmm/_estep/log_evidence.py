@@ -1,0 +1,114 @@
+"""The log-evidence of potentials, with a gradient that is nearly free."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Float
+
+from jaxgmm._estep.data import Data, Rows, as_rows, prepare
+from jaxgmm._estep.estep import pass_sums
+from jaxgmm._estep.passes.common import Sums
+from jaxgmm._estep.potentials import Potentials, expected_log_joint, logits
+from jaxgmm._estep.stats import Stats
+from jaxgmm._numerics.blocks import map_blocks
+
+
+def row_log_evidence(
+    x: Float[Array, "N D"], potentials: Potentials, *, block_size: int | None = None
+) -> Float[Array, " N"]:
+    """``logsumexp_k logit[n, k]`` of each sample, by residuals: ``(N,)``."""
+
+    def rows(block: Array) -> Array:
+        return jax.nn.logsumexp(logits(block, potentials), axis=-1)
+
+    return map_blocks(rows, x, 3 * potentials.mean.size, block_size)
+
+
+@jax.jit
+def log_evidence(
+    x: Float[Array, "N D"] | Rows,
+    potentials: Potentials,
+    sample_weight: Float[Array, " N"] | None = None,
+) -> Float[Array, ""]:
+    """``sum_n w_n logsumexp_k logit[n, k]``, in nats, with a gradient that costs almost nothing.
+
+    For each sample it is the logarithm of a sum over the components. The gradient with respect to
+    the potentials comes from the statistics of the same pass, with no second pass and no N x K
+    array. Gradients with respect to ``x`` and the weights cost one more pass, if they are needed.
+
+    Args:
+        x: samples, ``(N, D)``.
+        potentials: of a mixture.
+        sample_weight: non-negative, ``(N,)``.
+
+    Example:
+        >>> import jax, jaxgmm
+        >>> x = jax.random.normal(jax.random.key(0), (50, 2))
+        >>> potentials = jaxgmm.views.Expectation().potentials(jaxgmm.default_prior(x, 2))
+        >>> jax.grad(jaxgmm.stats.log_evidence, argnums=1)(x, potentials).const.shape
+        (2,)
+    """
+    return log_evidence_on(prepare(as_rows(x, sample_weight)), potentials)
+
+
+def log_evidence_on(data: Data, potentials: Potentials) -> Float[Array, ""]:
+    """`log_evidence` of prepared data."""
+    centre = lax.stop_gradient(data.centre)
+    return _log_evidence(data.axis, data.x, data.weight, centre, potentials)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _log_evidence(
+    axis: str | None, x: Array, weight: Array | None, centre: Array, potentials: Potentials
+) -> Array:
+    sums: Sums = pass_sums("auto", None, axis, x, weight, centre, jnp.asarray(True), potentials)
+    return sums.log_evidence
+
+
+def _log_evidence_forward(axis: str | None, *args: Any) -> tuple[Array, Any]:
+    x, weight, centre, potentials = jax.tree.map(lambda a: a.value, args, is_leaf=_is_primal)
+    rows_needed = any(a.perturbed for a in jax.tree.leaves(args[:2], is_leaf=_is_primal))
+    sums: Sums = pass_sums("auto", None, axis, x, weight, centre, jnp.asarray(True), potentials)
+    return sums.log_evidence, (sums, potentials, x if rows_needed else None, weight)
+
+
+def _is_primal(a: Any) -> bool:
+    return isinstance(a, jax.custom_derivatives.CustomVJPPrimal)
+
+
+def _log_evidence_backward(axis: str | None, residual: Any, g: Array) -> Any:
+    sums, potentials, x, weight = residual
+    dpotentials = jax.tree.map(lambda a: g * a, potentials_gradient(sums, potentials))
+    if x is None:
+        return None, None, None, dpotentials
+
+    def weighted(x: Array, weight: Array | None) -> Array:
+        rows = row_log_evidence(x, potentials)
+        return jnp.sum(rows if weight is None else weight * rows)
+
+    # each device's rows add to the sum that all devices have
+    own = g if axis is None else lax.psum(g, axis)
+    dx, dweight = jax.vjp(weighted, x, weight)[1](own)
+    return dx, dweight, None, dpotentials
+
+
+_log_evidence.defvjp(_log_evidence_forward, _log_evidence_backward, symbolic_zeros=True)
+
+
+def potentials_gradient(sums: Sums, potentials: Potentials) -> Potentials:
+    """Gradient of ``<stats, potentials>`` in the potentials, the stats held fixed.
+
+    By the envelope theorem it is the gradient of the log-evidence, too.
+    """
+    stats = Stats(
+        sums.count,
+        sums.mean,
+        sums.scatter,
+        jnp.zeros_like(sums.log_evidence),
+        sums.log_evidence,
+        potentials.structure,
+    )
+    return jax.grad(expected_log_joint, argnums=1)(stats, potentials)

@@ -1,0 +1,144 @@
+"""Lanes at their starts."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxgmm._estep.data import Data, Rows
+from jaxgmm._lane.given import Checked, check_start
+from jaxgmm._lane.starts import Start, labels_of_lanes, n_at_a_time, over_lanes, posterior_from
+from jaxgmm._lane.state import State
+from jaxgmm._model.prior import Prior
+from jaxgmm._numerics.pytree import take
+
+
+def start_lanes(key: Array, data: Data, algorithm: Any, n_restarts: int, init: Any) -> State:
+    """R states: at random starts of R keys, or at given ones."""
+    start = init
+    if isinstance(init, str) or not isinstance(init, State | Mapping):
+        start = check_start(init, algorithm.prior, data.rows.n_samples)
+    if not isinstance(start, State | Mapping):
+        weights, k = algorithm.prior.weights, algorithm.prior.n_components
+        present = None
+        if weights.n_parameters == 0:  # given weights may be 0
+            present = np.tile(np.asarray(weights.present()), (n_restarts, 1))
+        keys, shared_key = _lane_keys(key, n_restarts)
+        labels = _labels(keys[:, 0], data.rows, present, start, k)
+        return random_lanes(keys, shared_key, data, algorithm, labels, None)
+    given = {"state": start} if isinstance(start, State) else start
+    starts = [
+        check_start(one, algorithm.prior, data.rows.n_samples) for one in _split(given, n_restarts)
+    ]
+    return _given_lanes(key, data, algorithm, starts)
+
+
+def start_groups(
+    key: Array, data: Data, models: Any, present: np.ndarray, n_restarts: int, start: Start
+) -> State:
+    """States of G groups of lanes at random starts, those of one group after those of the other.
+
+    Args:
+        key: PRNG key.
+        data: the rows.
+        models: an algorithm for each group, every leaf led by G.
+        present: components of each group, ``(G, K)``.
+        n_restarts: lanes of each group.
+        start: a random one.
+    """
+    n_groups, k = present.shape
+    group = np.repeat(np.arange(n_groups), n_restarts)
+    keys = _group_keys(key, len(group))
+    labels = _labels(keys[:, 0], data.rows, present[group], start, k)
+    return random_lanes(keys, key, data, models, labels, group)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _lane_keys(key: Array, n_lanes: int) -> tuple[Array, Array]:
+    """Two keys of each lane, for its start and for its algorithm, and one that all share."""
+    lane_key, shared_key = jax.random.split(key)
+    return jax.vmap(jax.random.split)(jax.random.split(lane_key, n_lanes)), shared_key
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _group_keys(key: Array, n_lanes: int) -> Array:
+    """One key of each lane, twice: what can be selected among draws nothing but its start."""
+    keys = jax.random.split(jax.random.fold_in(key, 0), n_lanes)
+    return jnp.stack([keys, keys], axis=1)
+
+
+@functools.partial(jax.jit, static_argnames=("start", "n_components"))
+def _labels(
+    keys: Array, rows: Rows, present: Array | None, start: Start, n_components: int
+) -> Array | None:
+    """The labels of the lanes' starts.
+
+    Nothing here depends on the model but its K: all families share one program.
+    """
+    if present is None:
+        present = jnp.ones((keys.shape[0], n_components), bool)
+    return labels_of_lanes(keys, rows, n_components, present, start)
+
+
+@jax.jit
+def random_lanes(
+    keys: Array,
+    shared_key: Array,
+    data: Data,
+    algorithm: Any,
+    labels: Array | None,
+    group: Array | None,
+) -> State:
+    """The lanes' states from their keys (R, 2) and labels; with groups each has its own model."""
+    prior = algorithm.prior
+    kind, k = prior.components.structure, prior.n_components
+    moments = data.rows.moments(kind)
+
+    def near(keys: Array, labels: Array | None, group: Array | None) -> State:
+        own = algorithm if group is None else take(algorithm, group)
+        q = posterior_from(keys[0], labels, data, own.prior, moments, own.view)
+        return own.begin(keys[1], shared_key, q, data)
+
+    return over_lanes(near, n_at_a_time(data.rows, k), keys, labels, group)
+
+
+def begin_lane(algorithm: Any, posterior: Prior, data: Data) -> State:
+    """The state of an algorithm that draws nothing, at a posterior."""
+    key = jax.random.key(0)
+    return algorithm.begin(key, key, posterior, data)
+
+
+def _split(init: Mapping[str, Any], n_restarts: int) -> list[dict[str, Any]]:
+    """One mapping for each lane, from a mapping whose arrays may lead with R."""
+    state = init.get("state")
+    if isinstance(state, State):
+        lanes = state.status.shape
+        if lanes == ():
+            return [{"state": state}] * n_restarts
+        if lanes != (n_restarts,):
+            raise ValueError(
+                f"init is a state of {lanes[0]} lanes, but n_restarts is {n_restarts}; "
+                f"give n_restarts={lanes[0]}, or one lane."
+            )
+    elif n_restarts == 1:
+        return [dict(init)]
+    for name, value in init.items():
+        for leaf in jax.tree.leaves(value):
+            if np.ndim(leaf) == 0 or np.shape(leaf)[0] != n_restarts:
+                raise ValueError(
+                    f"init's {name} must lead with n_restarts={n_restarts}, one start for each "
+                    f"lane, but its shape is {tuple(np.shape(leaf))}."
+                )
+    return [take(dict(init), lane) for lane in range(n_restarts)]
+
+
+@jax.jit
+def _given_lanes(key: Array, data: Data, algorithm: Any, starts: list[Checked]) -> State:
+    lane_key, shared_key = jax.random.split(key)
+    keys = jax.random.split(lane_key, len(starts))
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
+    return jax.vmap(algorithm.init_on, (0, None, None, 0))(keys, shared_key, data, stacked)

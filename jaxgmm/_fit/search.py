@@ -1,0 +1,78 @@
+"""The search by moves: rounds of them, for one fit or for the best of every group."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from jax import Array
+
+from jaxgmm._fit.driver import Driver
+from jaxgmm._fit.moves import moved_lanes
+from jaxgmm._fit.progress import Observer, Progress
+from jaxgmm._lane.state import State
+from jaxgmm._lane.status import FAILED, Status
+from jaxgmm._numerics.pytree import pick, select
+
+# A round of moves follows every improvement, and so many at most.
+_ROUNDS = 10
+
+
+def search(
+    best: State,
+    sizes: Array,
+    driver: Driver,
+    n: int,
+    observers: Callable[[], Sequence[Observer]] = tuple,
+) -> tuple[State, bool]:
+    """The best state of each group after moves, as long as one finds something better.
+
+    Args:
+        best: the best state of each group, every leaf led by their number G.
+        sizes: K of each group, ``(G,)``.
+        driver: of the lanes; what is found before an interruption stays.
+        n: lanes of each group.
+        observers: makes those of a round.
+
+    Returns:
+        The states, and whether Ctrl-C ended it.
+    """
+    # what an iteration more could give anyway is no other optimum
+    enough = 100 * driver.limits.tol * float(driver.data.total)
+    grouped, interrupted = driver.n_groups is not None, False
+    try:
+        for _ in range(_ROUNDS):
+            status = np.asarray(best.status)
+            if not (status == Status.CONVERGED).any():
+                break
+            lanes = moved_lanes(driver.algorithm, best, sizes, driver.data, n=n, grouped=grouped)
+            progress, interrupted = driver.run(lanes, True, observers())
+            tried = best_of(progress)
+            better = _better(best, tried, enough)
+            if better.any():
+                best = _where(better, tried, best)
+            if interrupted or not better.any():
+                break
+    except KeyboardInterrupt:  # while a move was being made: what there is stays
+        interrupted = True
+    return best, interrupted
+
+
+def _better(best: State, tried: State, enough: float) -> np.ndarray:
+    old, new = np.asarray(best.status), np.asarray(tried.status)
+    failed = np.isin(old, FAILED)
+    sound = np.where(failed, ~np.isin(new, FAILED), new == Status.CONVERGED)
+    objective = np.asarray(best.objective, np.float64)
+    least = np.where(failed, -np.inf, objective + enough)
+    return sound & (np.asarray(tried.objective, np.float64) > least)
+
+
+_where = jax.jit(select)
+
+
+def best_of(progress: Progress) -> State:
+    """The best lane of each group that ended well; if none did, the first one."""
+    status, objective = progress.of_all("status"), progress.of_all("objective")
+    usable = (status == Status.CONVERGED) | (status == Status.MAX_ITERATIONS)
+    score = np.where(usable & ~np.isnan(objective), objective, -np.inf)
+    index = [g.start + int(np.argmax(score[g])) for g in progress.groups()]
+    return pick(progress.states(), np.asarray(index))

@@ -1,0 +1,87 @@
+"""Criteria by which fits are compared: BIC, AIC and ICL."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from jaxgmm._estep.data import Rows
+from jaxgmm._estep.log_evidence import log_evidence
+from jaxgmm._estep.potentials import Potentials, logits
+from jaxgmm._lane.state import State
+from jaxgmm._mixture.mixture import check_fitted_samples, estimate, is_predictive, view
+from jaxgmm._numerics.blocks import map_blocks
+
+
+def bic(state: State, x: ArrayLike | Rows) -> Float[Array, ""]:
+    """Bayesian information criterion ``-2 loglik + df log N`` (Schwarz 1978); smaller is better.
+
+    The likelihood is that of `mixture`, so the criterion is most meaningful after EM.
+
+    Example:
+        >>> import jax, jaxgmm
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
+        >>> state = jaxgmm.fit(jax.random.key(1), x, jaxgmm.em(jaxgmm.flat_prior(1, 2))).best
+        >>> bool(jaxgmm.bic(state, x) > jaxgmm.aic(state, x))
+        True
+    """
+    x = check_fitted_samples(state, x)
+    return -2 * _log_likelihood(state, x) + state.posterior.n_parameters * math.log(x.shape[0])
+
+
+def aic(state: State, x: ArrayLike | Rows) -> Float[Array, ""]:
+    """Akaike's information criterion ``-2 loglik + 2 df`` (Akaike 1974); smaller is better.
+
+    Example:
+        >>> import jax, jaxgmm
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
+        >>> state = jaxgmm.fit(jax.random.key(1), x, jaxgmm.em(jaxgmm.flat_prior(1, 2))).best
+        >>> bool(jaxgmm.aic(state, x) < jaxgmm.bic(state, x))
+        True
+    """
+    x = check_fitted_samples(state, x)
+    return -2 * _log_likelihood(state, x) + 2 * state.posterior.n_parameters
+
+
+def icl(state: State, x: ArrayLike | Rows) -> Float[Array, ""]:
+    """Integrated completed likelihood ``bic - 2 sum_n log max_k r[n, k]``; smaller is better.
+
+    Biernacki, Celeux & Govaert 2000, with the most probable assignment, as in mclust.
+
+    Example:
+        >>> import jax, jaxgmm
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
+        >>> state = jaxgmm.fit(jax.random.key(1), x, jaxgmm.em(jaxgmm.flat_prior(1, 2))).best
+        >>> bool(jaxgmm.icl(state, x) == jaxgmm.bic(state, x))  # one component: no doubt
+        True
+    """
+    x = check_fitted_samples(state, x)
+    return bic(state, x) - 2 * _log_assignment(state, x)
+
+
+@jax.jit
+def _log_likelihood(state: State, x: Array) -> Array:
+    return log_evidence(x, plug_in(state))
+
+
+@jax.jit
+def _log_assignment(state: State, x: Array) -> Array:
+    return log_assignment(plug_in(state), x, None)
+
+
+def log_assignment(potentials: Potentials, x: Array, weight: Array | None) -> Array:
+    """``sum_n w_n log max_k r[n, k]``: how sure the assignments are."""
+
+    def rows(block: Array) -> Array:
+        return jnp.max(jax.nn.log_softmax(logits(block, potentials), axis=-1), axis=-1)
+
+    values = map_blocks(rows, x, 3 * potentials.mean.size)
+    return jnp.sum(values if weight is None else weight * values)
+
+
+def plug_in(state: State) -> Potentials:
+    """The potentials of the density of `mixture`, whatever the state's view."""
+    return estimate(state).potentials() if is_predictive(state) else view(state)

@@ -1,0 +1,185 @@
+"""What a family of components is: means and precisions, and what follows from any of them."""
+
+from typing import Any, ClassVar, final
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from jaxgmm._estep.potentials import Potentials
+from jaxgmm._estep.structures import structure
+from jaxgmm._model.components.precision import Means
+from jaxgmm._numerics.pytree import child_names, replace, select
+from jaxgmm._numerics.special import LOG_2PI
+
+
+class Components:
+    """Base of the families: a distribution of the means and covariances of K components.
+
+    A subclass is a pytree whose first field is ``mean (K, D)``, and has `precisions`. Its own are
+    `update`, `interpolate`, `with_parameters`, the draw and the penalties; see `ConjugateNormal`.
+    """
+
+    conjugate: ClassVar[bool] = True
+    mean: Any
+
+    @property
+    def precisions(self) -> Any:
+        """The distribution of the precisions."""
+        raise NotImplementedError
+
+    @property
+    def structure(self) -> str:
+        """Name of the covariance structure."""
+        return self.precisions.structure
+
+    @property
+    def covariance_name(self) -> str:
+        """What people call the covariances."""
+        return self.structure
+
+    @property
+    def n_components(self) -> int:
+        return self.mean.shape[-2]
+
+    @property
+    def n_features(self) -> int:
+        return self.mean.shape[-1]
+
+    @final
+    @property
+    def n_parameters(self) -> int:
+        k, d = self.n_components, self.n_features
+        return k * d + self.precisions.n_parameters(k, d)
+
+    @final
+    @property
+    def minimum_samples(self) -> int:
+        """With fewer samples a covariance is singular by itself; 0 where it is known."""
+        return self.precisions.minimum_samples(self.n_features)
+
+    @final
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """The fields that all components have in common."""
+        return child_names(type(self.precisions)) if self.precisions.shared else ()
+
+    @final
+    def own_fields(self) -> dict[str, Array]:
+        """The fields of which each component has its own."""
+        names = [name for name in child_names(type(self)) if name not in self.shared]
+        return {name: getattr(self, name) for name in names}
+
+    @final
+    def learnt_fields(self) -> tuple[str, ...]:
+        """The fields that an update changes."""
+        known = () if self.precisions.learnt else child_names(type(self.precisions))
+        return tuple(name for name in child_names(type(self)) if name not in known)
+
+    @final
+    def reorder(self, order: Int[Array, " K"]) -> Any:
+        """With renamed components: the new k is the old ``order[k]``."""
+        return replace(self, **{name: a[order] for name, a in self.own_fields().items()})
+
+    @final
+    def _n_means(self, present: Array | None) -> Array | int:
+        """Means on each precision, of which the joint mode depends."""
+        if not self.precisions.shared:
+            return 1
+        return self.n_components if present is None else jnp.sum(present, dtype=self.mean.dtype)
+
+    # --- the three views ----------------------------------------------------------------------
+
+    @final
+    def mode_covariance(self, present: Bool[Array, " K"] | None = None) -> Array:
+        """The covariances at the mode over (mu, Sigma), in the structure's shape."""
+        return self.precisions.covariance_at(self.means_in_mode(present))
+
+    def means_in_mode(self, present: Bool[Array, " K"] | None) -> Means:
+        """What `Precision.covariance_at` needs for the mode."""
+        return self._n_means(present)
+
+    @final
+    def mean_covariance(self) -> Array:
+        """``E[Lambda]^-1``, in the structure's shape."""
+        return self.precisions.covariance_at(None)
+
+    @final
+    def _at(self, factor: Array, log_det: Array, extra: Array | float = 0.0) -> Potentials:
+        const = log_det - 0.5 * self.n_features * LOG_2PI + extra
+        const = jnp.broadcast_to(const, (self.n_components,))
+        return Potentials(const, self.mean, factor, self.structure)
+
+    @final
+    def mode(
+        self, reg_covar: Array | float = 0.0, present: Bool[Array, " K"] | None = None
+    ) -> Potentials:
+        """Potentials at the mode over (mu, Sigma); ``reg_covar`` is added to the variances."""
+        kind, covariance = structure(self.structure), self.mode_covariance(present)
+        if self.precisions.learnt:
+            covariance = kind.regularise(covariance, reg_covar)
+        return self._at(*kind.invert(covariance, self.n_features))
+
+    # --- predictions --------------------------------------------------------------------------
+
+    def predictive(self) -> Any:
+        """What a new sample of each component is distributed as."""
+        raise NotImplementedError
+
+    @final
+    def log_predictive(self, x: Float[Array, "N D"]) -> Float[Array, "N K"]:
+        """Log of each component's posterior predictive density."""
+        return self.predictive().log_density(x)
+
+    @final
+    def sample_predictive(self, key: Array, component: Int[Array, " n"]) -> Float[Array, "n D"]:
+        """A draw from the predictive density of each given component."""
+        return self.predictive().draw(key, component)
+
+    # --- how sound an estimate is -------------------------------------------------------------
+
+    def proper(self) -> Bool[Array, " K"]:
+        """Whether the distribution of each component integrates to one."""
+        raise NotImplementedError
+
+    @final
+    def is_proper(self) -> Bool[Array, ""]:
+        return jnp.all(self.proper())
+
+    def improper(self) -> Bool[Array, " K"]:
+        """Whether nothing bounds the density of each component's covariance."""
+        return ~self.proper()
+
+    def empty(self) -> Bool[Array, " K"]:
+        """Whether each component has no samples and no prior, so that its mean is undefined."""
+        raise NotImplementedError
+
+    @final
+    def effective_samples(self) -> Float[Array, " K"]:
+        """Samples behind each covariance, the prior's included."""
+        return jnp.broadcast_to(self.precisions.samples(), (self.n_components,))
+
+    @final
+    def proper_or_default(self, mean: Array, covariance: Array) -> Any:
+        """This prior, with `default` for the data's moments in place of improper components.
+
+        Args:
+            mean: of the data, ``(D,)``.
+            covariance: of the data, ``(D, D)``, or the variances ``(D,)``.
+        """
+        weak, proper = self.weak(mean, covariance), self.proper()
+        every = jnp.all(proper)
+
+        def chosen(name: str) -> Array:
+            condition = every if name in self.shared else proper
+            return select(condition, getattr(self, name), getattr(weak, name))
+
+        return replace(self, **{name: chosen(name) for name in self.learnt_fields()})
+
+    def weak(self, mean: Array, covariance: Array) -> Any:
+        """The usual weak prior of this kind for data of these moments."""
+        raise NotImplementedError
+
+    def transforms(self) -> dict[str, Any]:
+        """NumPyro bijections from unconstrained space, for each field that is learnt."""
+        raise NotImplementedError

@@ -1,0 +1,139 @@
+"""What a new sample of each component is distributed as, the parameters integrated out.
+
+Each has the `log_density` of samples under every component, draws of given components, the
+`marginal` of a feature as a scale mixture of normals, and itself as a NumPyro distribution.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.special import gammaln
+from jaxtyping import Float, Int
+
+from jaxgmm._estep.potentials import Potentials, logits
+from jaxgmm._estep.structures import structure
+from jaxgmm._numerics.pytree import pytree, static
+from jaxgmm._numerics.special import LOG_2PI
+
+# Of the marginal of a feature: variance, what is added to it, and the shape of the gamma variate of
+# mean 1 that divides it, or None. See `ScaleMixture`.
+Marginal = tuple[Array, Array, Array | None]
+
+
+@pytree
+class StudentT:
+    """Multivariate Student-t distributions (Bishop 2006, eq. B.68).
+
+    Attributes:
+        mean: ``(K, D)``.
+        scale: in the structure's shape.
+        degrees: of freedom, ``(K,)``.
+        structure: name of the covariance structure (static).
+    """
+
+    mean: Float[Array, "K D"]
+    scale: Float[Array, "..."]
+    degrees: Float[Array, " K"]
+    structure: str = static()
+
+    def log_density(self, x: Float[Array, "N D"]) -> Float[Array, "N K"]:
+        d, degrees = x.shape[1], self.degrees
+        factor, log_det = structure(self.structure).invert(self.scale, d)
+        nothing = jnp.zeros_like(degrees)
+        distance = -2 * logits(x, Potentials(nothing, self.mean, factor, self.structure))
+        constant = gammaln((degrees + d) / 2) - gammaln(degrees / 2) + log_det
+        constant = constant - 0.5 * d * jnp.log(degrees * math.pi)
+        return constant - 0.5 * (degrees + d) * jnp.log1p(distance / degrees)
+
+    def draw(self, key: Array, component: Int[Array, " n"]) -> Float[Array, "n D"]:
+        normal_key, gamma_key = jax.random.split(key)
+        dtype, kind = self.mean.dtype, structure(self.structure)
+        noise = jax.random.normal(normal_key, (component.shape[0], self.mean.shape[1]), dtype)
+        half = self.degrees[component] / 2
+        mixing = jax.random.gamma(gamma_key, half, dtype=dtype) / half
+        root = kind.root(self.scale)[component]
+        return self.mean[component] + kind.colour(root, noise / jnp.sqrt(mixing)[:, None])
+
+    def marginal(self, feature: int) -> Marginal:
+        variance = structure(self.structure).variances(self.scale, *self.mean.shape)[:, feature]
+        return variance, jnp.zeros_like(variance), self.degrees / 2
+
+    def numpyro(self) -> Any:
+        from numpyro.distributions import MultivariateStudentT
+
+        kind = structure(self.structure)
+        root = kind.matrices(kind.root(self.scale), *self.mean.shape)
+        return MultivariateStudentT(self.degrees, self.mean, root)
+
+
+@pytree
+class StudentTByFeature:
+    """Products of univariate Student-t distributions (Murphy 2007, eq. 110).
+
+    Attributes:
+        mean, scale, degrees: ``(K, D)``; the scale is squared.
+    """
+
+    mean: Float[Array, "K D"]
+    scale: Float[Array, "K D"]
+    degrees: Float[Array, "K D"]
+
+    def log_density(self, x: Float[Array, "N D"]) -> Float[Array, "N K"]:
+        degrees, half = self.degrees, (self.degrees + 1) / 2
+        constant = gammaln(half) - gammaln(degrees / 2)
+        constant = constant - 0.5 * jnp.log(degrees * math.pi * self.scale)
+        distance = (x[:, None, :] - self.mean) ** 2 / (degrees * self.scale)
+        return jnp.sum(constant - half * jnp.log1p(distance), axis=-1)
+
+    def draw(self, key: Array, component: Int[Array, " n"]) -> Float[Array, "n D"]:
+        noise = jax.random.t(key, self.degrees[component], dtype=self.mean.dtype)
+        return self.mean[component] + jnp.sqrt(self.scale[component]) * noise
+
+    def marginal(self, feature: int) -> Marginal:
+        variance = self.scale[:, feature]
+        return variance, jnp.zeros_like(variance), self.degrees[:, feature] / 2
+
+    def numpyro(self) -> Any:
+        from numpyro.distributions import StudentT as NumPyroStudentT
+
+        return NumPyroStudentT(self.degrees, self.mean, jnp.sqrt(self.scale)).to_event(1)
+
+
+@pytree
+class Normal:
+    """Normal distributions.
+
+    Attributes:
+        mean: ``(K, D)``.
+        covariance: in the structure's shape.
+        structure: name of the covariance structure (static).
+    """
+
+    mean: Float[Array, "K D"]
+    covariance: Float[Array, "..."]
+    structure: str = static()
+
+    def log_density(self, x: Float[Array, "N D"]) -> Float[Array, "N K"]:
+        factor, log_det = structure(self.structure).invert(self.covariance, x.shape[1])
+        const = jnp.broadcast_to(log_det - 0.5 * x.shape[1] * LOG_2PI, self.mean.shape[:1])
+        return logits(x, Potentials(const, self.mean, factor, self.structure))
+
+    def draw(self, key: Array, component: Int[Array, " n"]) -> Float[Array, "n D"]:
+        kind = structure(self.structure)
+        shape = (component.shape[0], self.mean.shape[1])
+        noise = jax.random.normal(key, shape, self.mean.dtype)
+        return self.mean[component] + kind.colour(kind.root(self.covariance)[component], noise)
+
+    def marginal(self, feature: int) -> Marginal:
+        variances = structure(self.structure).variances(self.covariance, *self.mean.shape)
+        return variances[:, feature], jnp.zeros_like(variances[:, feature]), None
+
+    def numpyro(self) -> Any:
+        from numpyro.distributions import MultivariateNormal
+
+        kind = structure(self.structure)
+        root = kind.matrices(kind.root(self.covariance), *self.mean.shape)
+        return MultivariateNormal(self.mean, scale_tril=root)

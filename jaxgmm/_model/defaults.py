@@ -1,0 +1,105 @@
+"""The priors that most people take: the flat one, and a weak one from the data."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from jaxgmm._estep.data import data_covariance
+from jaxgmm._model.families import FAMILIES, KNOWN, WEIGHTS
+from jaxgmm._model.prior import Prior
+from jaxgmm._numerics.checks import (
+    check_choice,
+    check_covariance,
+    check_positive_int,
+    check_samples,
+)
+
+_KNOWN_HINT = "; for a known covariance pass the (D, D) matrix itself"
+
+
+def flat_prior(
+    n_components: int,
+    n_features: int,
+    covariance: str | Float[Array, "D D"] = "full",
+    dtype: Any = None,
+    *,
+    weights: str = "dirichlet",
+) -> Prior:
+    """The improper prior under which the mode is exactly the maximum-likelihood estimate.
+
+    Args:
+        n_components: K.
+        n_features: D.
+        covariance: ``"full"``, ``"tied"``, ``"diag"``, ``"spherical"``, or a known covariance
+            matrix ``(D, D)`` itself.
+        dtype: of the leaves; by default JAX's default float.
+        weights: ``"dirichlet"``, ``"dirichlet_process"`` (either makes the weights free), or
+            ``"fixed"`` for equal ones.
+
+    Raises:
+        ValueError: for an unknown name, a matrix that is no covariance, sizes below 1.
+
+    Example:
+        >>> import jaxgmm
+        >>> jaxgmm.flat_prior(3, 2).n_parameters
+        17
+    """
+    check_positive_int("n_components", n_components)
+    check_positive_int("n_features", n_features)
+    check_choice("weights", weights, WEIGHTS)
+    kind, dtype = WEIGHTS[weights], jnp.result_type(float if dtype is None else dtype)
+    if isinstance(covariance, str):
+        check_choice("covariance", covariance, FAMILIES, _KNOWN_HINT)
+        components = FAMILIES[covariance].flat(n_components, n_features, dtype)
+        return Prior(kind.flat(n_components, dtype), components)
+    matrix = check_covariance("covariance", jnp.asarray(covariance, dtype), n_features)
+    components = KNOWN.flat(n_components, matrix)
+    return Prior(kind.flat(n_components, matrix.dtype), components)
+
+
+def default_prior(
+    x: ArrayLike,
+    n_components: int,
+    covariance: str | Float[Array, "D D"] = "full",
+    weights: str = "dirichlet",
+) -> Prior:
+    """A weak proper prior from the data's mean and covariance.
+
+    For full covariances it is the prior of Fraley & Raftery (2007), with ``mean_precision = 0.01``,
+    ``degrees_of_freedom = D + 2``, ``scale = var(x) / K^(2/D)`` and uniform weights. If the data do
+    not vary in some direction, each variance is raised by a share of eps^(1/3), so that the prior
+    exists. The result of a fit then names the column.
+
+    Args:
+        x: samples, ``(N, D)``, finite.
+        n_components: K.
+        covariance: ``"full"``, ``"tied"``, ``"diag"``, ``"spherical"``, or a known covariance
+            matrix ``(D, D)`` itself.
+        weights: ``"dirichlet"``, uniform on the simplex; ``"dirichlet_process"`` of concentration
+            1, truncated; or ``"fixed"``, equal ones.
+
+    Raises:
+        ValueError: for bad samples, an unknown name, a matrix that is no covariance.
+
+    Example:
+        >>> import jax, jaxgmm
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
+        >>> prior = jaxgmm.default_prior(x, 3)
+        >>> print(prior.components.degrees_of_freedom)
+        [4. 4. 4.]
+    """
+    check_positive_int("n_components", n_components)
+    x = check_samples(x)
+    check_choice("weights", weights, WEIGHTS)
+    mean = jnp.mean(x, axis=0)
+    kind = WEIGHTS[weights].flat(n_components, x.dtype)
+    if isinstance(covariance, str):
+        check_choice("covariance", covariance, FAMILIES, _KNOWN_HINT)
+        family = FAMILIES[covariance]
+        spread = data_covariance(x, family.distribution.structure)
+        return Prior(kind, family.default(mean, spread, n_components))
+    matrix = check_covariance("covariance", jnp.asarray(covariance, x.dtype), x.shape[1])
+    return Prior(kind, KNOWN.default(mean, matrix, n_components))

@@ -1,0 +1,76 @@
+"""A mixture in the shape of its covariance structure, as a view reads it off a posterior."""
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int
+
+from jaxgmm._estep.potentials import Potentials
+from jaxgmm._estep.structures import structure
+from jaxgmm._numerics.pytree import pytree, replace, static
+from jaxgmm._numerics.special import LOG_2PI
+
+if TYPE_CHECKING:
+    from jaxgmm._estep.structures.base import Structure
+
+
+@pytree
+class Estimate:
+    """Weights, means and covariances, with the covariances in the shape of their structure.
+
+    Attributes:
+        weights: ``(K,)``.
+        means: ``(K, D)``.
+        covariance: ``(K, D, D)`` full, ``(D, D)`` tied, ``(K, D)`` diag, ``(K,)`` spherical.
+        structure: name of the covariance structure (static).
+    """
+
+    weights: Float[Array, "*R K"]
+    means: Float[Array, "*R K D"]
+    covariance: Float[Array, "..."]
+    structure: str = static()
+
+    @property
+    def kind(self) -> "Structure":
+        return structure(self.structure)
+
+    def matrices(self) -> Float[Array, "K D D"]:
+        """The covariances as matrices ``(K, D, D)``: for users, never inside a fit."""
+        return self.kind.matrices(self.covariance, *self.means.shape)
+
+    def variances(self) -> Float[Array, "K D"]:
+        """The variance of each feature under each component."""
+        return self.kind.variances(self.covariance, *self.means.shape)
+
+    def potentials(self) -> Potentials:
+        """The potentials whose logits are the log joint densities of samples and components."""
+        k, d = self.means.shape
+        factor, log_det = self.kind.invert(self.covariance, d)
+        used = self.weights > 0
+        # masked so that an empty component has no NaN in its gradient
+        log_weights = jnp.where(used, jnp.log(jnp.where(used, self.weights, 1)), -jnp.inf)
+        const = log_weights + jnp.broadcast_to(log_det - 0.5 * d * LOG_2PI, (k,))
+        return Potentials(const, self.means, factor, self.structure)
+
+    def draw(self, key: Array, component: Int[Array, " n"]) -> Float[Array, "n D"]:
+        """One draw from each given component, differentiable in the estimate."""
+        noise = jax.random.normal(key, (component.shape[0], self.means.shape[1]), self.means.dtype)
+        m = self.separate()
+        root = m.kind.root(m.covariance)[component]
+        return self.means[component] + m.kind.colour(root, noise)
+
+    def separate(self) -> "Estimate":
+        """The same estimate, with a separate covariance for every component."""
+        if self.structure == self.kind.separate:
+            return self
+        return replace(self, covariance=self.matrices(), structure=self.kind.separate)
+
+
+def given_estimate(
+    kind: str, weights: Array, means: Array, covariances: Float[Array, "K D D"]
+) -> Estimate:
+    """The estimate of covariance matrices, of which the structure keeps what it has."""
+    covariance = structure(kind).of_matrices(covariances)
+    return Estimate(weights, means, covariance, structure(kind).separate)

@@ -1,0 +1,35 @@
+"""Small operations on arrays."""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+
+def safe_divide(numerator: Array, denominator: Array) -> Array:
+    """``numerator / denominator``, and 0 with a zero gradient where the denominator is 0."""
+    zero = denominator == 0
+    return jnp.where(zero, 0, numerator / jnp.where(zero, 1, denominator))
+
+
+def masked_product(weight: Array, value: Array) -> Array:
+    """``weight * value``, and 0 wherever the weight is 0 (so 0 times -inf is 0).
+
+    The value is masked before the product, so that the gradient has no NaN either.
+    """
+    used = weight != 0
+    return jnp.where(used, weight * jnp.where(used, value, 0), 0)
+
+
+def longer(a: Array, number: int, value: float = 0) -> Array:
+    """So many more entries of one value; in NumPy, which compiles nothing for another shape."""
+    return jnp.asarray(np.pad(np.asarray(a), (0, number), constant_values=value))
+
+
+def first(a: Array, number: int) -> Array:
+    """The first so many rows; in NumPy, as `longer`."""
+    return jnp.asarray(np.asarray(a)[:number])
+
+
+def sum_where(present: Array | None, values: Array) -> Array:
+    """Sum over the components that are present; over all of them if that is None."""
+    return jnp.sum(values if present is None else jnp.where(present, values, 0))
