@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from conftest import clusters
 from jax import Array
+from new_family import NormalChiSquared
 
 import jaxgmm
 from jaxgmm import Algorithm, Prior, State
@@ -74,6 +75,7 @@ FAMILIES: dict[str, Any] = {
     "spherical": jaxgmm.SphericalNormalGamma,
     "independent diag": jaxgmm.IndependentNormalGamma,
     "independent spherical": jaxgmm.IndependentNormalGamma,
+    "chi-squared": NormalChiSquared,
 }
 WEIGHTS: dict[str, Callable[[Any], Any]] = {
     "dirichlet": lambda dtype: jaxgmm.Dirichlet(jnp.ones(K, dtype)),
@@ -104,6 +106,9 @@ DEFAULT_ROWS = {
     ("float64", "svi expectation", "independent spherical", "sparse"),
     ("float64", "svi mode", "tied", "fixed"),
     ("float64", "svi landing", "diag", "pitman-yor"),
+    ("float64", "em", "chi-squared", "dirichlet"),
+    ("float64", "cavi", "chi-squared", "dirichlet process"),
+    ("float32", "natural expectation", "chi-squared", "fixed"),
     ("float32", "map", "full", "dirichlet"),
     ("float32", "cavi", "full", "dirichlet"),
 }

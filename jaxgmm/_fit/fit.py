@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
@@ -22,7 +23,7 @@ from jaxgmm._lane.state import State
 from jaxgmm._model.checks import check_model
 from jaxgmm._numerics.checks import check_non_negative, check_positive_int
 from jaxgmm._numerics.devices import on_automatic_axes
-from jaxgmm._numerics.pytree import pick, replace, set_at
+from jaxgmm._numerics.pytree import replace, set_at
 
 # Lanes that try moves together, unless the fit has a batch of about as many already.
 _MOVES = 16
@@ -145,11 +146,13 @@ def _with_moves(key: Array, result: Result, driver: Driver, progress: bool | Non
     lane, n_restarts = result.best_index, result.states.status.shape[0]
     n = n_restarts if _MOVES <= n_restarts <= 4 * _MOVES else _MOVES
     sizes = jnp.asarray([result.algorithm.prior.n_components])
-    best = pick(result.states, jnp.asarray([lane]))
+    start = best = jax.tree.map(lambda a: np.asarray(a)[[lane]], result.states)
 
     def observers() -> list[Bar]:
         return [Bar(result.algorithm.name, driver.limits.max_iter, "it", progress)]
 
     best, interrupted = search(best, sizes, driver, n, observers)
-    states = set_at(result.states, jnp.asarray([lane]), best)
+    states = result.states
+    if best is not start:
+        states = set_at(states, np.asarray([lane]), best)
     return Result(result.algorithm, states, result.history, interrupted, result.notes)

@@ -27,8 +27,7 @@ def start_lanes(key: Array, data: Data, algorithm: Any, n_restarts: int, init: A
         present = None
         if weights.n_parameters == 0:  # given weights may be 0
             present = np.tile(np.asarray(weights.present()), (n_restarts, 1))
-        keys, shared_key = _lane_keys(key, n_restarts)
-        labels = _labels(keys[:, 0], data.rows, present, start, k)
+        keys, shared_key, labels = _labels(key, data.rows, present, start, k, n_restarts)
         return random_lanes(keys, shared_key, data, algorithm, labels, None)
     given = {"state": start} if isinstance(start, State) else start
     starts = [
@@ -52,36 +51,35 @@ def start_groups(
     """
     n_groups, k = present.shape
     group = np.repeat(np.arange(n_groups), n_restarts)
-    keys = _group_keys(key, len(group))
-    labels = _labels(keys[:, 0], data.rows, present[group], start, k)
-    return random_lanes(keys, key, data, models, labels, group)
+    keys, shared_key, labels = _labels(key, data.rows, present[group], start, k, len(group), True)
+    return random_lanes(keys, shared_key, data, models, labels, group)
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _lane_keys(key: Array, n_lanes: int) -> tuple[Array, Array]:
-    """Two keys of each lane, for its start and for its algorithm, and one that all share."""
-    lane_key, shared_key = jax.random.split(key)
-    return jax.vmap(jax.random.split)(jax.random.split(lane_key, n_lanes)), shared_key
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _group_keys(key: Array, n_lanes: int) -> Array:
-    """One key of each lane, twice: what can be selected among draws nothing but its start."""
-    keys = jax.random.split(jax.random.fold_in(key, 0), n_lanes)
-    return jnp.stack([keys, keys], axis=1)
-
-
-@functools.partial(jax.jit, static_argnames=("start", "n_components"))
+@functools.partial(jax.jit, static_argnames=("start", "n_components", "n_lanes", "grouped"))
 def _labels(
-    keys: Array, rows: Rows, present: Array | None, start: Start, n_components: int
-) -> Array | None:
-    """The labels of the lanes' starts.
+    key: Array,
+    rows: Rows,
+    present: Array | None,
+    start: Start,
+    n_components: int,
+    n_lanes: int,
+    grouped: bool = False,
+) -> tuple[Array, Array, Array | None]:
+    """Two keys of each lane, the key that all share, and the labels of the lanes' starts.
 
-    Nothing here depends on the model but its K: all families share one program.
+    Nothing here depends on the model but its K: all families share one program. Lanes in groups
+    draw nothing but their starts, and have one key.
     """
+    if grouped:
+        keys, shared_key = jax.random.split(jax.random.fold_in(key, 0), n_lanes), key
+        keys = jnp.stack([keys, keys], axis=1)
+    else:
+        lane_key, shared_key = jax.random.split(key)
+        keys = jax.vmap(jax.random.split)(jax.random.split(lane_key, n_lanes))
     if present is None:
-        present = jnp.ones((keys.shape[0], n_components), bool)
-    return labels_of_lanes(keys, rows, n_components, present, start)
+        present = jnp.ones((n_lanes, n_components), bool)
+    labels = labels_of_lanes(keys[:, 0], rows, n_components, present, start)
+    return keys, shared_key, labels
 
 
 @jax.jit

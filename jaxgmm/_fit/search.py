@@ -1,5 +1,6 @@
 """The search by moves: rounds of them, for one fit or for the best of every group."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -11,7 +12,6 @@ from jaxgmm._fit.moves import moved_lanes
 from jaxgmm._fit.progress import Observer, Progress
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import FAILED, Status
-from jaxgmm._numerics.pytree import pick, select
 
 # A round of moves follows every improvement, and so many at most.
 _ROUNDS = 10
@@ -49,7 +49,7 @@ def search(
             tried = best_of(progress)
             better = _better(best, tried, enough)
             if better.any():
-                best = _where(better, tried, best)
+                best = jax.tree.map(functools.partial(_where, better), tried, best)
             if interrupted or not better.any():
                 break
     except KeyboardInterrupt:  # while a move was being made: what there is stays
@@ -66,13 +66,17 @@ def _better(best: State, tried: State, enough: float) -> np.ndarray:
     return sound & (np.asarray(tried.objective, np.float64) > least)
 
 
-_where = jax.jit(select)
+def _where(condition: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.where(condition.reshape(-1, *[1] * (np.ndim(a) - 1)), a, b)
 
 
 def best_of(progress: Progress) -> State:
-    """The best lane of each group that ended well; if none did, the first one."""
+    """The best lane of each group that ended well; if none did, the first one.
+
+    In NumPy, which compiles nothing: algorithms that move keep no random keys.
+    """
     status, objective = progress.of_all("status"), progress.of_all("objective")
     usable = (status == Status.CONVERGED) | (status == Status.MAX_ITERATIONS)
     score = np.where(usable & ~np.isnan(objective), objective, -np.inf)
     index = [g.start + int(np.argmax(score[g])) for g in progress.groups()]
-    return pick(progress.states(), np.asarray(index))
+    return jax.tree.map(lambda a: np.asarray(a)[index], progress.states())

@@ -24,7 +24,6 @@ from jaxgmm._model.checks import check_model
 from jaxgmm._model.defaults import default_prior, flat_prior
 from jaxgmm._model.families import FAMILIES
 from jaxgmm._model.padding import unpad
-from jaxgmm._model.prior import Prior
 from jaxgmm._numerics.checks import check_choice, check_non_negative, check_positive_int
 
 
@@ -117,14 +116,19 @@ def select(
 
 
 def _default_algorithm(x: Array, largest: int, criterion: str) -> Callable[[int, str], Algorithm]:
+    d, dtype = x.shape[1], x.dtype
+
     @functools.cache
-    def widest(covariance: str) -> Prior:
-        return default_prior(x, largest, covariance)
+    def widest(covariance: str) -> Algorithm:
+        if criterion == "elbo":
+            return cavi(default_prior(x, largest, covariance))
+        return em(flat_prior(largest, d, covariance, dtype))
 
     def make(k: int, covariance: str) -> Algorithm:
+        whole = widest(covariance)
         if criterion == "elbo":
-            return cavi(unpad(widest(covariance), k))
-        return em(flat_prior(k, x.shape[1], covariance, x.dtype))
+            return whole.with_prior(unpad(whole.prior, k))
+        return whole.with_prior(flat_prior(k, d, covariance, dtype))
 
     return make
 

@@ -1,5 +1,7 @@
 """Small operations on arrays."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -18,6 +20,11 @@ def masked_product(weight: Array, value: Array) -> Array:
     """
     used = weight != 0
     return jnp.where(used, weight * jnp.where(used, value, 0), 0)
+
+
+def full(shape: tuple[int, ...], value: float | int, dtype: Any = None) -> Array:
+    """Entries of one value; in NumPy, which compiles nothing for another shape."""
+    return jnp.asarray(np.full(shape, value, jnp.result_type(float if dtype is None else dtype)))
 
 
 def longer(a: Array, number: int, value: float = 0) -> Array:

@@ -15,7 +15,7 @@ from jaxgmm._estep.stats import Stats
 from jaxgmm._estep.structures import structure
 from jaxgmm._model.components.base import Components
 from jaxgmm._model.components.precision import Means, Precision
-from jaxgmm._numerics.arrays import safe_divide, sum_where
+from jaxgmm._numerics.arrays import full, safe_divide, sum_where
 from jaxgmm._numerics.checks import check_non_negative
 from jaxgmm._numerics.pytree import child_names, replace
 from jaxgmm._numerics.special import LOG_2PI
@@ -194,7 +194,7 @@ class ConjugateNormal(Components):
         k, d = n_components, n_features
         n_means = k if cls.distribution.shared else 1
         precision = cls.distribution.flat(k, d, dtype, n_means)
-        return cls._of(jnp.zeros((k, d), dtype), jnp.zeros((k,), dtype), precision)
+        return cls._of(full((k, d), 0, dtype), full((k,), 0, dtype), precision)
 
     @classmethod
     def default(cls, mean: Array, covariance: Array, n_components: int) -> Any:

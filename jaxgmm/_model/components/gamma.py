@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from jaxgmm._model.components.precision import Draw, Means, Precision
 from jaxgmm._model.components.predictive import StudentT, StudentTByFeature
+from jaxgmm._numerics.arrays import full
 from jaxgmm._numerics.checks import check_non_negative
 from jaxgmm._numerics.pytree import pytree, replace, static
 
@@ -152,7 +153,7 @@ class GammaPerFeature(Gamma):
 
     @classmethod
     def flat(cls, k: int, d: int, dtype: Any, n_means: int) -> Any:
-        return cls(jnp.full((k, d), -(1 + 0.5 * n_means), dtype), jnp.zeros((k, d), dtype))
+        return cls(full((k, d), -(1 + 0.5 * n_means), dtype), full((k, d), 0, dtype))
 
     @classmethod
     def of_degrees(cls, degrees: Any, scale: Any, k: int, d: int) -> Any:
@@ -216,7 +217,7 @@ class GammaPerComponent(Gamma):
 
     @classmethod
     def flat(cls, k: int, d: int, dtype: Any, n_means: int) -> Any:
-        return cls(jnp.full((k,), -(1 + 0.5 * d * n_means), dtype), jnp.zeros((k,), dtype), d)
+        return cls(full((k,), -(1 + 0.5 * d * n_means), dtype), full((k,), 0, dtype), d)
 
     @classmethod
     def of_degrees(cls, degrees: Any, scale: Any, k: int, d: int) -> Any:

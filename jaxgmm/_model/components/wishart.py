@@ -15,6 +15,7 @@ from jaxtyping import Float
 from jaxgmm._model.components.precision import Draw, Means, Precision
 from jaxgmm._model.components.predictive import StudentT
 from jaxgmm._numerics import linalg
+from jaxgmm._numerics.arrays import full
 from jaxgmm._numerics.bijections import CovarianceMap
 from jaxgmm._numerics.checks import check_covariance
 from jaxgmm._numerics.pytree import pytree, replace
@@ -54,8 +55,8 @@ class Wishart(Precision):
     @classmethod
     def flat(cls, k: int, d: int, dtype: Any, n_means: int) -> Any:
         shapes = cls.shapes(k, d)
-        degrees = jnp.full(shapes["degrees_of_freedom"], -(d + 1.0 + n_means), dtype)
-        return cls(degrees, jnp.zeros(shapes["scale"], dtype))
+        degrees = full(shapes["degrees_of_freedom"], -(d + 1.0 + n_means), dtype)
+        return cls(degrees, full(shapes["scale"], 0, dtype))
 
     @classmethod
     def of_degrees(cls, degrees: Any, scale: Any, k: int, d: int) -> Any:

@@ -8,7 +8,7 @@ from jax import Array
 from jax.scipy.special import digamma, gammaln
 from jaxtyping import Bool, Float
 
-from jaxgmm._numerics.arrays import first, longer, masked_product
+from jaxgmm._numerics.arrays import first, full, longer, masked_product
 from jaxgmm._numerics.checks import check_positive
 from jaxgmm._numerics.pytree import pytree
 
@@ -169,4 +169,4 @@ class Dirichlet:
     @classmethod
     def flat(cls, n_components: int, dtype: Any = None) -> "Dirichlet":
         """Uniform on the simplex."""
-        return cls(jnp.ones((n_components,), dtype))
+        return cls(full((n_components,), 1, dtype))
