@@ -206,7 +206,7 @@ def assert_trees_close(a: Any, b: Any, rtol: float, atol: float = 0) -> None:
             assert bool(jnp.all(u == v))
 
 
-# The power of length in the units of each field
+# The power of length in the units of each field; a field that is not here has none
 UNITS = {"scale": 2, "covariance": 2, "rate": 2, "precision": -2}
 
 

@@ -199,14 +199,9 @@ def parameter_units(kind: str, family: str) -> int:
     """The power of length in the density of (mu, Sigma), which MAP adds to the likelihood."""
     if kind != "map":
         return 0
-    covariance = {
-        "full": K * D * (D + 1),
-        "known": 0,
-        "tied": D * (D + 1),
-        "diag": 2 * K * D,
-        "spherical": 2 * K,
-    }
-    return K * D + covariance[family.removeprefix("independent ")]
+    # a mean's coordinate has one, and each free number of a covariance two
+    covariances = table.components(family, "float64", proper=True).precisions
+    return K * D + 2 * covariances.n_parameters(K, D)
 
 
 @parametrize(

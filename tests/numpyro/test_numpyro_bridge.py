@@ -170,7 +170,8 @@ def sites_at(prior: Prior, point: Draw) -> tuple[dict[str, Array], Array]:
     """The model's sites at a draw, and the log of what turns our density into one over them."""
     c, factor = prior.components, point.components.factor
     values, jacobian = {"means": point.components.mean}, jnp.zeros(())
-    if isinstance(c, jaxgmm.NormalWishart | jaxgmm.TiedNormalWishart):
+    site = c.precisions.site()
+    if site is not None and site[0] == "precision_cholesky":
         d = factor.shape[-1]
         lower = jnp.linalg.cholesky(factor @ factor.mT)
         values["precision_cholesky"] = lower
@@ -178,7 +179,7 @@ def sites_at(prior: Prior, point: Draw) -> tuple[dict[str, Array], Array]:
         # Sigma from Lambda, |Lambda|^-(D + 1); Lambda from L, 2^D prod_i L_ii^(D - i + 1)
         by_lower = jnp.sum(diagonal * (d - jnp.arange(d)), axis=-1) + d * jnp.log(2)
         jacobian = jnp.sum(by_lower - 2 * (d + 1) * jnp.sum(diagonal, axis=-1))
-    elif not isinstance(c, jaxgmm.KnownCovariance):
+    elif site is not None:  # a precision for each feature, or for each component
         values["precisions"] = factor**2
         jacobian = -2 * jnp.sum(jnp.log(factor**2))
     weights = jnp.exp(point.log_weights)

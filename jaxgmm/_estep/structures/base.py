@@ -119,7 +119,7 @@ class MatrixCovariance:
         return jnp.sum(linalg.matmul(scatter, factor) * factor)
 
     def reduce(self, matrix: Array) -> Array:
-        return matrix
+        return jnp.diag(matrix) if matrix.ndim == 1 else matrix
 
     def of_matrices(self, matrices: Array) -> Array:
         return matrices
