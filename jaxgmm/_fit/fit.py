@@ -129,7 +129,7 @@ def fit(
     course, interrupted = driver.run(states, race, [bar])
     record = course.history() if history else None
     result = Result(algorithm, course.states(), record, interrupted, notes)
-    if not (ours if moves is None else moves) or interrupted or algorithm.prior.n_components < 2:
+    if not (ours if moves is None else moves) or interrupted:
         return result
     return _with_moves(key, result, driver.quiet(), progress)
 

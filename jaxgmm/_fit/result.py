@@ -110,7 +110,9 @@ class Result:
                     lines.append(f"       (refused at objectives up to {values.max():.6f})")
         optima = self.optima()
         if len(optima) > 1 or sum(n for _, n in optima) > 1:
-            shown = ", ".join(f"{value:.4f} ({n} of them)" for value, n in optima[:_OPTIMA])
+            shown = ", ".join(
+                f"{value:.4f} ({n} lane{'s' if n > 1 else ''})" for value, n in optima[:_OPTIMA]
+            )
             more = f" and {len(optima) - _OPTIMA} more" if len(optima) > _OPTIMA else ""
             lines.append(f"optima of the lanes that converged: {shown}{more}")
         lines.extend(f"note: {note}" for note in self.notes)

@@ -39,6 +39,8 @@ def search(
     # what an iteration more could give anyway is no other optimum
     enough = 100 * driver.limits.tol * float(driver.data.total)
     grouped, interrupted = driver.n_groups is not None, False
+    if driver.algorithm.prior.n_components < 2:  # there is nothing to merge, nor to split
+        return best, False
     try:
         for _ in range(_ROUNDS):
             status = np.asarray(best.status)

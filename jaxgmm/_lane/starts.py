@@ -145,6 +145,6 @@ def n_at_a_time(rows: Rows, n_components: int) -> int:
 
 
 def over_lanes(one: Callable[..., Any], at_a_time: int, *lanes: Any) -> Any:
-    """``one`` of every lane, so many of them at a time."""
+    """``one`` of every lane, ``at_a_time`` lanes together."""
     size = jax.tree.leaves(lanes)[0].shape[0]
     return lax.map(lambda a: one(*a), lanes, batch_size=max(1, min(at_a_time, size)))

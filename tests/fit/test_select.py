@@ -171,3 +171,12 @@ def cavi_of(k: int, name: str) -> jaxgmm.Algorithm:
 def test_bad_input(options: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         select(**options)
+
+
+@pytest.mark.parametrize("criterion", ["bic", "elbo"])
+def test_one_component_alone_has_no_moves(criterion: str):
+    alone = select([1], ["spherical"], criterion=criterion)
+    beside = select([1, 2], ["spherical"], criterion=criterion)
+    assert alone.n_components == 1
+    if criterion == "bic":
+        np.testing.assert_allclose(alone.table["bic"], beside.table["bic"][:1], rtol=1e-9)

@@ -169,7 +169,7 @@ class MatrixCovariance:
 
 
 class VarianceCovariance(OwnCovariance):
-    """What the structures share whose covariances are variances: K of them, or K a feature."""
+    """What the structures share whose covariances are variances, ``(K,)`` or ``(K, D)``."""
 
     def regularise(self, covariance: Array, variance: Array | float) -> Array:
         return covariance + variance
