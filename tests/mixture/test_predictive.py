@@ -83,6 +83,8 @@ def oracles(state: State, feature: int) -> list[Any]:
             rows = zip(mean, leaves["precision"][:, feature], shape, rate, strict=True)
             return [Independent(*map(float, row)) for row in rows]
         degrees, square = 2 * shape, rate / shape
+    elif "nu" in leaves:  # that of docs/new_family.md
+        degrees, square = leaves["nu"], leaves["scale"] / leaves["nu"]
     else:
         nu = np.broadcast_to(leaves["degrees_of_freedom"], (K,))
         degrees = nu - state.posterior.n_features + 1
