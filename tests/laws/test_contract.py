@@ -15,7 +15,8 @@ from conftest import DTYPES, TOLERANCE, Tolerance, parametrize
 
 import jaxgmm
 from jaxgmm import Status
-from jaxgmm._model.prior import sort_by_mass
+from jaxgmm._estep.stats import reorder
+from jaxgmm._model.prior import by_mass, sort_by_mass
 
 
 def of(*names: str) -> Any:
@@ -74,6 +75,10 @@ def bound_at_statistics(old: jaxgmm.State, q: jaxgmm.Prior, x: jax.Array, sort: 
     stats = jaxgmm.estep(x, old.view.potentials(old.posterior))
     if sort:
         stats, _ = sort_by_mass(old.prior, stats, old.posterior)
+    elif old.prior.weights.ordered:
+        # a natural step of a half sorts by the mass of the posterior that it leads to
+        mass = old.posterior.weights.counts(old.prior.weights) + stats.count
+        stats = reorder(stats, by_mass(old.prior, mass))
     return jaxgmm.bound(stats, old.view.potentials(q), old.view.penalty(q, old.prior))
 
 
