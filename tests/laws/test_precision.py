@@ -1,5 +1,8 @@
 """Rounding of the E-step's two passes where the clusters are small beside their distances."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -130,3 +133,13 @@ def test_the_log_evidence_of_many_samples_is_summed_with_compensation():
         total = float(jaxgmm.estep(x, p, path=path, block_size=128).log_evidence)
         # 3,125 blocks added plainly lose about 1e-5 of it
         assert abs(total - exact) < 2e-7 * abs(exact)
+
+
+@pytest.mark.parametrize("order", ["float32,float64", "float64,float32"])
+def test_two_precisions_live_in_one_process(order: str) -> None:
+    """An index array that JAX converted under one default must not be met under the other."""
+    program = Path(__file__).parents[1] / "programs" / "mixed_precision.py"
+    run = subprocess.run(
+        [sys.executable, str(program), order], capture_output=True, text=True, timeout=300
+    )
+    assert run.stdout.split() == ["done"], run.stderr[-2000:]

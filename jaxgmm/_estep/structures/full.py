@@ -14,10 +14,14 @@ from jaxgmm._numerics.arrays import safe_divide
 
 @functools.cache
 def products(dimension: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which two of ``x_1 .. x_D, 1`` each feature multiplies: the F first and the F second ones."""
+    """Which two of ``x_1 .. x_D, 1`` each feature multiplies: the F first and the F second ones.
+
+    Of 32 bits, whatever JAX's default is: JAX remembers how it converted an array that lives on,
+    and a float64 program must not find the conversion of a float32 one.
+    """
     first, second = np.triu_indices(dimension + 1)
     pairs_first = np.argsort(second == dimension, kind="stable")
-    return first[pairs_first], second[pairs_first]
+    return first[pairs_first].astype(np.int32), second[pairs_first].astype(np.int32)
 
 
 @functools.cache
