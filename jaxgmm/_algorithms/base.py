@@ -12,7 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from jaxgmm._algorithms.monitor import Monitor, Rising, rounding
+from jaxgmm._algorithms.monitor import Monitor, Rising, Tolerance, rounding
 from jaxgmm._estep.data import Data, Rows, as_rows, check_rows, prepare
 from jaxgmm._estep.estep import estep_on
 from jaxgmm._estep.passes.common import Path
@@ -24,7 +24,11 @@ from jaxgmm._model.bounds import bound
 from jaxgmm._model.checks import check_model
 from jaxgmm._model.prior import Prior, sort_by_mass
 from jaxgmm._model.views import View
+from jaxgmm._numerics.affine import Affine
 from jaxgmm._numerics.pytree import all_finite, replace
+
+# A bound has gone down where it fell by more than so many units of rounding.
+_SLACK = 100
 
 
 class Algorithm:
@@ -73,6 +77,14 @@ class Algorithm:
     def with_prior(self, prior: Prior) -> Any:
         """The same algorithm for another prior."""
         return replace(self, prior=prior)
+
+    def mapped(self, to: Affine) -> Any:
+        """The same algorithm in other coordinates of the data."""
+        return replace(self, prior=self.prior.mapped(to), view=self.view.mapped(to))
+
+    def remember_again(self, memory: Any, posterior: Prior) -> Any:
+        """The memory at a posterior in other coordinates: what depends on them begins anew."""
+        return memory
 
     # --- starts -------------------------------------------------------------------------------
 
@@ -147,10 +159,11 @@ class Algorithm:
     def step_on(self, state: State, data: Data, tol: Array) -> State:
         """`step` on prepared data, judged with a tolerance."""
         new = replace(self.advance(state, data), n_iter=state.n_iter + 1)
-        allowed = tol * data.total
-        record, objective = self.monitor.observe(state.record, new.objective, new.n_iter, allowed)
+        noise = rounding(new.objective, data.total * data.x.shape[1])
+        tolerance = Tolerance(tol * data.total, noise)
+        record, objective = self.monitor.observe(state.record, new.objective, new.n_iter, tolerance)
         new = replace(new, record=record, objective=objective)
-        status = self.judge(state, new, allowed)
+        status = self.judge(state, new, tolerance)
         failed = (status == Status.NONFINITE) | (status == Status.COLLAPSED)
         failed = failed | (status == Status.DECREASED)
         kept = jax.tree.map(lambda a, b: jnp.where(failed, a, b), state, new)
@@ -199,20 +212,20 @@ class Algorithm:
         """Whether the next iteration counts for the decision about convergence."""
         return True
 
-    def settled(self, old: State, new: State, allowed: Array) -> Array:
+    def settled(self, old: State, new: State, tolerance: Tolerance) -> Array:
         """Whether the monitor finds that a lane has converged."""
         return self.monitor.settled(
-            old.record, new.record, old.objective, new.objective, new.n_iter, allowed
+            old.record, new.record, old.objective, new.objective, new.n_iter, tolerance
         )
 
-    def judge(self, old: State, new: State, allowed: Array) -> Array:
+    def judge(self, old: State, new: State, tolerance: Tolerance) -> Array:
         """The status after an iteration; NONFINITE comes before every other status."""
         finite = all_finite(new.posterior)
         usable = jnp.isfinite(new.objective)
         steady = self.steady(old)
-        slack = 10 * allowed + rounding(new.objective, 100)
+        slack = 10 * tolerance.allowed + _SLACK * tolerance.noise
         decreased = jnp.asarray(self.monotone) & (new.objective < old.objective - slack) & steady
-        settled = self.settled(old, new, allowed) & steady
+        settled = self.settled(old, new, tolerance) & steady
         status = jnp.where(settled, Status.CONVERGED, Status.RUNNING)
         status = jnp.where(decreased, Status.DECREASED, status)
         # finite parameters without a finite objective: a covariance that has no Cholesky factor
@@ -260,8 +273,14 @@ class Wrapper(Algorithm):
     def with_prior(self, prior: Prior) -> Any:
         return replace(self, inner=self.inner.with_prior(prior))
 
+    def mapped(self, to: Affine) -> Any:
+        return replace(self, inner=self.inner.mapped(to))
+
     def remember(self, key: Array, shared_key: Array, posterior: Prior) -> Any:
         return self.inner.remember(key, shared_key, posterior)
+
+    def remember_again(self, memory: Any, posterior: Prior) -> Any:
+        return self.inner.remember_again(memory, posterior)
 
     def advance(self, state: State, data: Data) -> State:
         return self.inner.advance(state, data)

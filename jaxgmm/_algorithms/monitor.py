@@ -1,6 +1,6 @@
 """What judges convergence: an algorithm holds a monitor, and a lane's state what it remembers."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,24 +19,39 @@ _FIRST_WINDOW = 50
 _QUIET = 10
 
 
-class Monitor:
-    """Base of `Rising`, `Settling` and `Noisy`: what is made of an objective's course.
+class Tolerance(NamedTuple):
+    """What counts as no change of an objective, in nats.
 
-    ``allowed`` is the tolerance times the number of samples, in nats.
+    Attributes:
+        allowed: the tolerance of the user, times the number of samples.
+        noise: what rounding alone may change, see `rounding`.
     """
+
+    allowed: Array
+    noise: Array
+
+
+class Monitor:
+    """Base of `Rising`, `Settling` and `Noisy`: what is made of an objective's course."""
 
     def begin(self, dtype: Any) -> Any:
         """The record before the first iteration."""
         raise NotImplementedError
 
     def observe(
-        self, record: Any, objective: Array, n_iter: Array, allowed: Array
+        self, record: Any, objective: Array, n_iter: Array, tolerance: Tolerance
     ) -> tuple[Any, Array]:
         """The record after an iteration, and the objective to report."""
         raise NotImplementedError
 
     def settled(
-        self, old: Any, new: Any, before: Array, objective: Array, n_iter: Array, allowed: Array
+        self,
+        old: Any,
+        new: Any,
+        before: Array,
+        objective: Array,
+        n_iter: Array,
+        tolerance: Tolerance,
     ) -> Array:
         """Whether the objective, ``before`` an iteration and after it, has come to rest.
 
@@ -44,32 +59,45 @@ class Monitor:
         """
         raise NotImplementedError
 
+    def shifted(self, record: Any, shift: Array) -> Any:
+        """The record of an objective that differs by a constant."""
+        raise NotImplementedError
+
 
 @pytree
 class Rising(Monitor):
     """Of an exact objective that only rises: one small change is enough.
 
-    Where one unit in the objective's last place is more than the tolerance, as in float32 with many
-    samples, a single iteration cannot tell; then the change since up to sixteen iterations ago must
-    be within rounding, or within sixteen tolerances. The record is the objective then.
+    Where rounding is more than the tolerance, as in float32 with many samples, a single iteration
+    cannot tell; then the change since up to sixteen iterations ago must be within rounding, or
+    within sixteen tolerances. The record is the objective then.
     """
 
     def begin(self, dtype: Any) -> Array:
         return jnp.asarray(-jnp.inf, dtype)
 
     def observe(
-        self, record: Array, objective: Array, n_iter: Array, allowed: Array
+        self, record: Array, objective: Array, n_iter: Array, tolerance: Tolerance
     ) -> tuple[Array, Array]:
         return jnp.where(n_iter % _WINDOW == 0, objective, record), objective
 
+    def shifted(self, record: Array, shift: Array) -> Array:
+        return record + shift
+
     def settled(
-        self, old: Array, new: Any, before: Array, objective: Array, n_iter: Array, allowed: Array
+        self,
+        old: Array,
+        new: Any,
+        before: Array,
+        objective: Array,
+        n_iter: Array,
+        tolerance: Tolerance,
     ) -> Array:
-        last_place = rounding(objective, 1)
+        allowed, noise = tolerance
         one = jnp.abs(objective - before) <= allowed
         due = n_iter % _WINDOW == 0
-        long = jnp.abs(objective - old) <= _WINDOW * allowed + last_place
-        return jnp.where(allowed >= last_place, one, due & long) & (allowed > 0)
+        long = jnp.abs(objective - old) <= _WINDOW * allowed + noise
+        return jnp.where(allowed >= noise, one, due & long) & (allowed > 0)
 
 
 @pytree
@@ -109,10 +137,24 @@ class _Traced(Monitor):
         nothing = jnp.asarray(-jnp.inf, dtype)
         return Trace(zero, zero, zero, zero, none, nothing, zero, none, none)
 
+    def shifted(self, record: Trace, shift: Array) -> Trace:
+        return replace(
+            record,
+            average=record.average + record.weight * shift,
+            mean=record.mean + shift,
+            last_mean=record.last_mean + shift,
+        )
+
     def settled(
-        self, old: Any, new: Trace, before: Array, objective: Array, n_iter: Array, allowed: Array
+        self,
+        old: Any,
+        new: Trace,
+        before: Array,
+        objective: Array,
+        n_iter: Array,
+        tolerance: Tolerance,
     ) -> Array:
-        return (new.quiet >= self.enough) & (allowed > 0)
+        return (new.quiet >= self.enough) & (tolerance.allowed > 0)
 
 
 @pytree
@@ -125,9 +167,9 @@ class Settling(_Traced):
     enough = _QUIET
 
     def observe(
-        self, record: Trace, objective: Array, n_iter: Array, allowed: Array
+        self, record: Trace, objective: Array, n_iter: Array, tolerance: Tolerance
     ) -> tuple[Trace, Array]:
-        quiet = jnp.abs(objective - record.last_mean) <= allowed + rounding(objective, 1)
+        quiet = jnp.abs(objective - record.last_mean) <= sum(tolerance)
         quiet = jnp.where(quiet, record.quiet + 1, 0)
         return replace(record, last_mean=objective, quiet=quiet), objective
 
@@ -145,7 +187,7 @@ class Noisy(_Traced):
     enough = 1
 
     def observe(
-        self, record: Trace, objective: Array, n_iter: Array, allowed: Array
+        self, record: Trace, objective: Array, n_iter: Array, tolerance: Tolerance
     ) -> tuple[Trace, Array]:
         dtype = objective.dtype
         average = record.average + (objective - record.average) / _SMOOTHING
@@ -161,7 +203,7 @@ class Noisy(_Traced):
         rise = (mean - record.last_mean) / apart
         error = jnp.sqrt(variance + record.last_variance) / apart
         due = count >= jnp.maximum(2 * record.last_count, _FIRST_WINDOW)
-        quiet = jnp.where(rise + 2 * error <= allowed, record.quiet + 1, 0)
+        quiet = jnp.where(rise + 2 * error <= tolerance.allowed, record.quiet + 1, 0)
         ended = Trace(
             average=average,
             weight=weight,
@@ -180,6 +222,10 @@ class Noisy(_Traced):
         return record, average / weight
 
 
-def rounding(objective: Array, units: int) -> Array:
-    """What rounding alone may change in an objective: so many units in its last place."""
-    return units * jnp.finfo(objective.dtype).eps * jnp.abs(objective)
+def rounding(objective: Any, size: Any) -> Any:
+    """What rounding alone may change in an objective: the last place of what it sums up.
+
+    An objective may pass through 0 where its summands are large: ``size`` is that of the squared
+    distances, the number of samples times that of the features.
+    """
+    return jnp.finfo(objective.dtype).eps * (abs(objective) + size)

@@ -8,6 +8,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from jaxgmm._algorithms.base import Algorithm, Wrapper, check_ascends
+from jaxgmm._algorithms.monitor import Tolerance
 from jaxgmm._estep.data import Data
 from jaxgmm._lane.state import State
 from jaxgmm._model.coordinates import coordinates_of, posterior_of, units_of
@@ -71,6 +72,10 @@ class Squarem(Wrapper):
             plain=jnp.asarray(True),
         )
 
+    def remember_again(self, memory: Extrapolation, posterior: Prior) -> Extrapolation:
+        key = jax.random.key(0)  # which algorithms that can be wrapped do not use
+        return self.remember(key, key, posterior)
+
     def advance(self, state: State, data: Data) -> State:
         memory, view = state.memory, self.view
         phase = memory.phase
@@ -107,9 +112,9 @@ class Squarem(Wrapper):
         )
         return replace(state, posterior=q, objective=objective, memory=memory)
 
-    def settled(self, old: State, new: State, allowed: Array) -> Array:
+    def settled(self, old: State, new: State, tolerance: Tolerance) -> Array:
         """As without acceleration, but only after a plain step: an extrapolated one may gain 0."""
-        return self.inner.settled(old, new, allowed) & new.memory.plain
+        return self.inner.settled(old, new, tolerance) & new.memory.plain
 
 
 def _where(condition: Array, a: Any, b: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -9,7 +10,8 @@ from jaxgmm._algorithms.base import Algorithm
 from jaxgmm._algorithms.minibatch import minibatch
 from jaxgmm._algorithms.monitor import Monitor, Noisy, Settling
 from jaxgmm._estep.data import Data
-from jaxgmm._numerics.pytree import pytree
+from jaxgmm._model.prior import Prior
+from jaxgmm._numerics.pytree import pytree, replace
 
 
 @pytree
@@ -58,6 +60,16 @@ class Stochastic(Algorithm):
     @property
     def monitor(self) -> Monitor:
         return Noisy() if self.noisy else Settling()
+
+    def remember_again(self, memory: Memory, posterior: Prior) -> Memory:
+        # an optimiser's moments are in the old coordinates; its counters are not, and stay
+        fresh = self.remember(memory.key, memory.order_key, posterior)
+        optimizer_state = jax.tree.map(
+            lambda new, old: old if jnp.issubdtype(old.dtype, jnp.integer) else new,
+            fresh.optimizer_state,
+            memory.optimizer_state,
+        )
+        return replace(fresh, optimizer_state=optimizer_state)
 
     def batch(self, data: Data, memory: Memory, iteration: Array) -> Data:
         if self.batch_size is None or self.batch_size >= data.x.shape[0]:

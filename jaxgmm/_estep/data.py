@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jaxgmm._estep.structures import structure
 from jaxgmm._numerics import linalg
@@ -16,6 +16,9 @@ from jaxgmm._numerics.checks import check_samples, check_weights
 from jaxgmm._numerics.pytree import pytree, static
 
 Carry = TypeVar("Carry")
+
+# A feature whose deviations are so many eps of its values is constant.
+_CONSTANT = 8
 
 
 @pytree
@@ -107,6 +110,7 @@ class Data:
         centre: point ``(D,)`` near the data from which features are measured.
         total: sum of the weights of the whole data set.
         scale: number of rows of the whole data set per row here; 1 unless it is a minibatch.
+        row_per_weight: rows of the whole data set that a weight of 1 stands for; None means 1.
         axis: of the mesh over which the rows lie, inside `shard_map`; else None (static).
     """
 
@@ -114,6 +118,7 @@ class Data:
     centre: Float[Array, " D"]
     total: Float[Array, ""]
     scale: Float[Array, ""]
+    row_per_weight: Any = None
     axis: str | None = static(default=None)
 
     @property
@@ -127,7 +132,10 @@ class Data:
 
 def prepare(rows: Rows) -> Data:
     """The data as an algorithm's iterations want them, computed once before a loop."""
-    return Data(rows, jnp.mean(rows.x, axis=0), rows.total, jnp.ones((), rows.x.dtype))
+    one, total = jnp.ones((), rows.x.dtype), rows.total
+    # the effective number of rows is (sum w)^2 / sum w^2 (Kish 1965)
+    share = None if rows.weight is None else total / jnp.sum(rows.weight**2)
+    return Data(rows, jnp.mean(rows.x, axis=0), total, one, share)
 
 
 def as_rows(x: Any, sample_weight: Any = None) -> Rows:
@@ -146,6 +154,7 @@ def data_covariance(x: Float[Array, "N D"], kind: str = "full") -> Array:
 @jax.jit
 def _covariance(x: Float[Array, "N D"]) -> Float[Array, "D D"]:
     centred = x - jnp.mean(x, axis=0)
+    centred = jnp.where(_flat(x, centred), 0, centred)
     matrix = linalg.matmul(centred.T, centred) / max(x.shape[0] - 1, 1)
     units = _units(linalg.diagonal(matrix))
     eps = jnp.finfo(x.dtype).eps
@@ -159,10 +168,17 @@ def _covariance(x: Float[Array, "N D"]) -> Float[Array, "D D"]:
 @jax.jit
 def _variances(x: Float[Array, "N D"]) -> Float[Array, " D"]:
     centred = x - jnp.mean(x, axis=0)
+    centred = jnp.where(_flat(x, centred), 0, centred)
     variances = jnp.sum(centred**2, axis=0) / max(x.shape[0] - 1, 1)
     flat = jnp.any(variances == 0)
     eps = jnp.finfo(x.dtype).eps
     return variances + jnp.where(flat, eps ** (1 / 3), 0) * _units(variances)
+
+
+def _flat(x: Float[Array, "N D"], centred: Float[Array, "N D"]) -> Bool[Array, " D"]:
+    """Whether all that a feature varies by is rounding of its mean."""
+    largest = jnp.max(jnp.abs(centred), axis=0)
+    return largest <= _CONSTANT * jnp.finfo(x.dtype).eps * jnp.max(jnp.abs(x), axis=0)
 
 
 def _units(variances: Float[Array, " D"]) -> Float[Array, " D"]:

@@ -63,10 +63,10 @@ class Driver:
         self.length = 256 if history else 0
         self.n_lanes = n_lanes
 
-    def quiet(self) -> "Driver":
-        """The same without a history."""
+    def quiet(self, algorithm: Any = None) -> "Driver":
+        """The same without a history, or also with another prior in its algorithm."""
         return Driver(
-            self.algorithm,
+            self.algorithm if algorithm is None else algorithm,
             self.data,
             self.limits,
             self.n_lanes,

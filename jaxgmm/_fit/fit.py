@@ -1,7 +1,8 @@
 """The driver for people: restarts, progress, Ctrl-C, and the best of what was found."""
 
+import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,29 +12,38 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from jaxgmm._algorithms.base import Algorithm
+from jaxgmm._algorithms.monitor import rounding
 from jaxgmm._estep.data import Rows, check_rows, prepare
 from jaxgmm._fit.driver import Driver, Limits
 from jaxgmm._fit.launch import start_lanes
 from jaxgmm._fit.mesh import check_mesh, spread_rows
 from jaxgmm._fit.progress import Bar
 from jaxgmm._fit.race import RACING_LANES
-from jaxgmm._fit.result import Result, data_notes
-from jaxgmm._fit.search import search
+from jaxgmm._fit.rescue import needs_rescue, rescue, start_afresh
+from jaxgmm._fit.result import Result, best_lane, data_notes
+from jaxgmm._fit.search import PATIENCE, search
+from jaxgmm._fit.whitening import Whitening
 from jaxgmm._lane.state import State
+from jaxgmm._lane.status import FAILED, Status
 from jaxgmm._model.checks import check_model
-from jaxgmm._numerics.checks import check_non_negative, check_positive_int
+from jaxgmm._numerics.checks import check_non_negative, check_positive, check_positive_int
 from jaxgmm._numerics.devices import on_automatic_axes
-from jaxgmm._numerics.pytree import replace, set_at
+from jaxgmm._numerics.pytree import replace, set_at, take
 
-# Lanes that try moves together, unless the fit has a batch of about as many already.
+# Lanes that try moves together, unless the fit has a batch of about as many already; and where an
+# iteration of theirs takes no longer than its start, N K D at most.
 _MOVES = 16
+_SMALL_MOVES = 64
+_SMALL = 1 << 16
+# Lanes at one optimum, of those that a race leaves, that make it the best one as a rule.
+_AGREED = 3
 
 
 def fit(
     key: Array,
     x: ArrayLike | Rows,
     algorithm: Algorithm,
-    n_restarts: int = 1,
+    n_restarts: int = 16,
     init: str | Callable[..., Array] | Mapping[str, Any] | State = "mixed",
     max_iter: int = 500,
     tol: float = 1e-6,
@@ -43,6 +53,7 @@ def fit(
     progress: bool | None = None,
     racing: bool | None = None,
     moves: bool | None = None,
+    effort: float = 1.0,
     mesh: Mesh | None = None,
 ) -> Result:
     """Fit from many starts at once and keep the best.
@@ -55,9 +66,18 @@ def fit(
     iterations only the best quarter of the lanes goes on, in smaller batches. This is successive
     halving (Jamieson & Talwalkar 2016); emEM (Biernacki, Celeux & Govaert 2003) is the same with
     two rounds. And the best lane tries *moves* when it has converged. A move is a new start, in
-    which two components are merged and another one is split (split and merge EM: Ueda et al. 2000).
-    Under a posterior a move may do only one of the two. 16 moves are run to their end. If the best
-    of them is a better optimum, it is kept, and moves are tried from it again.
+    which two components are merged, and one is split or born elsewhere in their place (split and
+    merge EM: Ueda et al. 2000). Under a posterior a move may do only one of the two, and may merge
+    many. 16 moves or more are run to their end. If the best of them is a better optimum, it is
+    kept, and moves are tried from it again.
+
+    Where the likelihood's spikes take all lanes, or most of them, the lanes that collapsed start
+    again: from the optimum under the weak prior of `default_prior`, which has no spikes.
+
+    The fit works in coordinates of its own, in which the data are centred and white, or scaled, as
+    far as the covariance structure allows. So no result depends on the units of the data, and
+    float32 does where the data are far from 0 or nearly collinear. What goes in and what comes out
+    is in the data's units.
 
     Args:
         key: PRNG key, for the starts and for stochastic algorithms.
@@ -79,8 +99,10 @@ def fit(
         racing: whether lanes race; by default they do in EM and CAVI with at least 16 lanes at
             random starts.
         moves: whether the best lane tries moves; by default it does in EM and CAVI from random
-            starts. The moves cost about another fit of 16 lanes each time that they succeed, and
-            once more at the end. They have no history.
+            starts. A round of them costs about another fit of 16 lanes. A round follows every
+            success, and the search ends after some rounds without one. Moves have no history.
+        effort: how long the search goes on without success, times the default of at most six
+            rounds.
         mesh: devices to work on. An axis named ``"restarts"`` spreads the lanes, an axis named
             ``"data"`` spreads the rows, and a mesh may have both. The results are those of one
             device up to rounding. ``x`` may be on the mesh already; it must be if several processes
@@ -112,26 +134,43 @@ def fit(
     check_positive_int("n_restarts", n_restarts)
     check_positive_int("max_iter", max_iter)
     check_non_negative("tol", tol)
+    check_positive("effort", effort)
     if mesh is not None:
         mesh = check_mesh(mesh, algorithm)
-    rows = check_rows(_on_automatic_axes(x), sample_weight)
+    x = _on_automatic_axes(x)
+    rows = check_rows(x, sample_weight)
     check_model(algorithm.prior, rows.x)
-    data = _prepare(rows)
     notes = data_notes(rows.x)
-    states = start_lanes(key, data, algorithm, n_restarts, init)
+    coordinates = Whitening(x, rows, algorithm)
+    inner = coordinates.into(algorithm)
+    data = _prepare(coordinates.rows)
+
+    def start(key: Array, n_lanes: int) -> State:
+        return start_lanes(key, data, inner, n_lanes, init, coordinates, rows)
+
+    starts = start(key, n_restarts)
     ours = not isinstance(init, State | Mapping) and algorithm.races
     race = ours and n_restarts >= RACING_LANES if racing is None else racing
-    if mesh is not None:
-        data = spread_rows(data, mesh)
+    spread = data if mesh is None else spread_rows(data, mesh)
     limits = Limits(max_iter, tol)
-    driver = Driver(algorithm, data, limits, n_restarts, history=history, mesh=mesh)
+    driver = Driver(inner, spread, limits, n_restarts, history=history, mesh=mesh)
     bar = Bar(algorithm.name, max_iter, "it", progress)
-    course, interrupted = driver.run(states, race, [bar])
-    record = course.history() if history else None
-    result = Result(algorithm, course.states(), record, interrupted, notes)
-    if not (ours if moves is None else moves) or interrupted:
-        return result
-    return _with_moves(key, result, driver.quiet(), progress)
+    course, interrupted = driver.run(starts, race, [bar])
+    states, record = course.states(), course.history() if history else None
+    plan = _Plan(driver.quiet(), key, n_restarts, effort, progress)
+    if ours and not interrupted and needs_rescue(plan.driver, states):
+        states, interrupted = plan.rescued(starts, states, race, start)
+    if (ours if moves is None else moves) and not interrupted:
+        states, interrupted = plan.moved(states)
+    total = float(data.total)
+    height = np.asarray(states.objective)[_best(states)[0]]
+    precision = float(rounding(height, total * rows.n_features))
+    states, gain = coordinates.back(states, algorithm, total)
+    record = None if record is None else record + gain
+    result = Result(algorithm, states, record, interrupted, notes, precision=precision)
+    if doubt := result.doubt():
+        warnings.warn(doubt, RuntimeWarning, stacklevel=2)
+    return result
 
 
 _prepare = jax.jit(prepare)
@@ -141,18 +180,79 @@ def _on_automatic_axes(x: Any) -> Any:
     return replace(x, x=on_automatic_axes(x.x)) if isinstance(x, Rows) else on_automatic_axes(x)
 
 
-def _with_moves(key: Array, result: Result, driver: Driver, progress: bool | None) -> Result:
-    """The result with its best lane moved to a better optimum, as long as a move finds one."""
-    lane, n_restarts = result.best_index, result.states.status.shape[0]
-    n = n_restarts if _MOVES <= n_restarts <= 4 * _MOVES else _MOVES
-    sizes = jnp.asarray([result.algorithm.prior.n_components])
-    start = best = jax.tree.map(lambda a: np.asarray(a)[[lane]], result.states)
+class _Plan(NamedTuple):
+    """What a fit does when its lanes have ended: it looks for something better.
 
-    def observers() -> list[Bar]:
-        return [Bar(result.algorithm.name, driver.limits.max_iter, "it", progress)]
+    Attributes:
+        driver: of lanes, without a history.
+        key: PRNG key.
+        n_restarts: of the fit.
+        effort: of the search by moves.
+        progress: whether bars are shown.
+    """
 
-    best, interrupted = search(best, sizes, driver, n, observers)
-    states = result.states
-    if best is not start:
-        states = set_at(states, np.asarray([lane]), best)
-    return Result(result.algorithm, states, result.history, interrupted, result.notes)
+    driver: Driver
+    key: Array
+    n_restarts: int
+    effort: float
+    progress: bool | None
+
+    @property
+    def n_lanes(self) -> int:
+        """Lanes of a batch beside the fit's own."""
+        if self.driver.work * self.driver.data.x.shape[1] <= _SMALL:
+            return _SMALL_MOVES
+        return self.n_restarts if _MOVES <= self.n_restarts <= 4 * _MOVES else _MOVES
+
+    def rescued(
+        self, starts: State, states: State, race: bool, start: Callable[[Array, int], State]
+    ) -> tuple[State, bool]:
+        """The states, with lanes that collapsed run again, or new ones where none is sound."""
+        states, interrupted = rescue(self.driver, starts, states, race)
+        lane, failed = _best(states)
+        if not failed or interrupted:
+            return states, interrupted
+        new, interrupted = start_afresh(
+            jax.random.fold_in(self.key, 2), lambda key: start(key, self.n_lanes), self.driver
+        )
+        best, failed = _best(new)
+        return (states if failed else set_at(states, lane, take(new, best))), interrupted
+
+    def moved(self, states: State) -> tuple[State, bool]:
+        """The states with the best lane moved to a better optimum, as long as a move finds one."""
+        lane, failed = _best(states)
+        if failed:
+            return states, False
+        start = jax.tree.map(lambda a: np.asarray(a)[[lane]], states)
+        n_components = self.driver.algorithm.prior.n_components
+        # more components can be moved in more ways
+        patience = min(n_components - 1, PATIENCE) * (0.5 if self._agreed(states) else 1)
+        best, interrupted = search(
+            jax.random.fold_in(self.key, 1),
+            start,
+            jnp.asarray([n_components]),
+            self.driver,
+            self.n_lanes,
+            max(1, round(self.effort * patience)),
+            self._observers,
+        )
+        if best is not start:
+            states = set_at(states, np.asarray([lane]), best)
+        return states, interrupted
+
+    def _observers(self) -> list[Bar]:
+        limits, name = self.driver.limits, self.driver.algorithm.name
+        return [Bar(name, limits.max_iter, "it", self.progress)]
+
+    def _agreed(self, states: State) -> bool:
+        """Whether so many lanes found the best optimum that a better one is unlikely."""
+        found = np.asarray(states.objective)[np.asarray(states.status) == Status.CONVERGED]
+        near = 100 * self.driver.limits.tol * float(self.driver.data.total)
+        return len(found) > 0 and bool(np.sum(found >= np.max(found) - near) >= _AGREED)
+
+
+def _best(states: State) -> tuple[int, bool]:
+    """The best lane, and whether even that one failed."""
+    status = np.asarray(states.status)
+    lane = best_lane(status, np.asarray(states.objective))
+    return lane, bool(status[lane] in FAILED)

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from jaxgmm._estep.data import Data, Rows
+from jaxgmm._fit.whitening import Whitening
 from jaxgmm._lane.given import Checked, check_start
 from jaxgmm._lane.starts import Start, labels_of_lanes, n_at_a_time, over_lanes, posterior_from
 from jaxgmm._lane.state import State
@@ -17,8 +18,26 @@ from jaxgmm._model.prior import Prior
 from jaxgmm._numerics.pytree import take
 
 
-def start_lanes(key: Array, data: Data, algorithm: Any, n_restarts: int, init: Any) -> State:
-    """R states: at random starts of R keys, or at given ones."""
+def start_lanes(
+    key: Array,
+    data: Data,
+    algorithm: Any,
+    n_restarts: int,
+    init: Any,
+    coordinates: Whitening,
+    rows: Rows,
+) -> State:
+    """R states: at random starts of R keys, or at given ones.
+
+    Args:
+        key: PRNG key.
+        data: the rows, in the coordinates of the fit.
+        algorithm: in these coordinates as well.
+        n_restarts: R.
+        init: as `fit` takes it, in the units of the data.
+        coordinates: of the fit.
+        rows: in the units of the data.
+    """
     start = init
     if isinstance(init, str) or not isinstance(init, State | Mapping):
         start = check_start(init, algorithm.prior, data.rows.n_samples)
@@ -27,31 +46,45 @@ def start_lanes(key: Array, data: Data, algorithm: Any, n_restarts: int, init: A
         present = None
         if weights.n_parameters == 0:  # given weights may be 0
             present = np.tile(np.asarray(weights.present()), (n_restarts, 1))
-        keys, shared_key, labels = _labels(key, data.rows, present, start, k, n_restarts)
+        rows = rows_for(start, rows, coordinates)
+        keys, shared_key, labels = _labels(key, rows, present, start, k, n_restarts)
         return random_lanes(keys, shared_key, data, algorithm, labels, None)
     given = {"state": start} if isinstance(start, State) else start
     starts = [
-        check_start(one, algorithm.prior, data.rows.n_samples) for one in _split(given, n_restarts)
+        coordinates.start(check_start(one, algorithm.prior, data.rows.n_samples))
+        for one in _split(given, n_restarts)
     ]
     return _given_lanes(key, data, algorithm, starts)
 
 
+def rows_for(start: Start, rows: Rows, coordinates: Whitening) -> Rows:
+    """What a start's seeds are drawn from: for a function of the user's, the data as they are."""
+    return coordinates.standard_rows() if isinstance(start, str) else rows
+
+
 def start_groups(
-    key: Array, data: Data, models: Any, present: np.ndarray, n_restarts: int, start: Start
+    key: Array,
+    data: Data,
+    models: Any,
+    present: np.ndarray,
+    n_restarts: int,
+    start: Start,
+    rows: Rows,
 ) -> State:
     """States of G groups of lanes at random starts, those of one group after those of the other.
 
     Args:
         key: PRNG key.
-        data: the rows.
+        data: the rows, in the coordinates of the fit.
         models: an algorithm for each group, every leaf led by G.
         present: components of each group, ``(G, K)``.
         n_restarts: lanes of each group.
         start: a random one.
+        rows: what its seeds are drawn from, see `rows_for`.
     """
     n_groups, k = present.shape
     group = np.repeat(np.arange(n_groups), n_restarts)
-    keys, shared_key, labels = _labels(key, data.rows, present[group], start, k, len(group), True)
+    keys, shared_key, labels = _labels(key, rows, present[group], start, k, len(group), True)
     return random_lanes(keys, shared_key, data, models, labels, group)
 
 

@@ -65,7 +65,8 @@ def advance_lanes(
     i, states, history = lax.while_loop(
         proceed, iterate, (jnp.zeros((), jnp.int32), states, history)
     )
-    degenerate = jax.vmap(is_degenerate)(states)
+    row_per_weight = 1.0 if data.row_per_weight is None else data.row_per_weight
+    degenerate = jax.vmap(is_degenerate, (0, None))(states, row_per_weight)
     return finish(states, max_iter, degenerate), history, i, degenerate
 
 

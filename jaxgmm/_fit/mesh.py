@@ -56,9 +56,8 @@ def spread_rows(data: Data, mesh: Mesh) -> Data:
     axis = ROWS if ROWS in mesh.axis_names else None
     rows = jax.device_put(Rows(x, weight), NamedSharding(mesh, P(axis)))
     everywhere = NamedSharding(mesh, P())
-    shared = (data.centre, data.total, data.scale)
-    centre, total, scale = (jax.device_put(a, everywhere) for a in shared)
-    return Data(rows, centre, total, scale, axis)
+    shared = replace(data, rows=None, axis=axis)
+    return replace(jax.device_put(shared, everywhere), rows=rows)
 
 
 @functools.cache

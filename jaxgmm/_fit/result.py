@@ -14,6 +14,20 @@ from jaxgmm._numerics.pytree import pick
 
 # Distinct optima that a summary lists.
 _OPTIMA = 5
+# Nats of rounding in an objective that are worth a sentence.
+_COARSE = 0.01
+
+
+def best_lane(status: np.ndarray, objective: np.ndarray) -> int:
+    """The best of the lanes that neither failed nor were dropped; see `Result.best_index`."""
+    objective = objective.astype(np.float64)
+    out = np.isin(status, FAILED) | (status == Status.DROPPED)
+    usable = np.where(np.isfinite(objective), objective, -np.inf)
+    if not out.all():
+        usable = np.where(out, -np.inf, usable)
+        if not np.isfinite(usable).any():
+            return int(np.flatnonzero(~out)[0])
+    return int(np.argmax(usable))
 
 
 class Result:
@@ -24,6 +38,7 @@ class Result:
         history: objective after each iteration, ``(T, R)``, NaN where a lane had ended; or None.
         interrupted: whether Ctrl-C ended the fit.
         notes: sentences about the data that a user should know.
+        precision: nats that rounding alone may change in an objective.
     """
 
     def __init__(
@@ -33,12 +48,15 @@ class Result:
         history: np.ndarray | None,
         interrupted: bool,
         notes: tuple[str, ...],
+        *,
+        precision: float = 0.0,
     ):
         self.algorithm = algorithm
         self.states = states
         self.history = history
         self.interrupted = interrupted
         self.notes = notes
+        self.precision = precision
 
     @property
     def failed(self) -> np.ndarray:
@@ -53,14 +71,7 @@ class Result:
         its objective is. If all lanes failed, it is the lane with the highest finite
         objective.
         """
-        objective = np.asarray(self.states.objective, np.float64)
-        failed = self.failed | (np.asarray(self.states.status) == Status.DROPPED)
-        usable = np.where(np.isfinite(objective), objective, -np.inf)
-        if not failed.all():
-            usable = np.where(failed, -np.inf, usable)
-            if not np.isfinite(usable).any():
-                return int(np.flatnonzero(~failed)[0])
-        return int(np.argmax(usable))
+        return best_lane(np.asarray(self.states.status), np.asarray(self.states.objective))
 
     @property
     def best(self) -> State:
@@ -78,6 +89,27 @@ class Result:
         found = np.sort(found)[::-1]
         groups = np.split(found, np.flatnonzero(-np.diff(found) > tolerance) + 1)
         return [(float(g[0]), len(g)) for g in groups if len(g)]
+
+    def doubt(self) -> str | None:
+        """A sentence on lanes that arithmetic refused above the best one; None if there are none.
+
+        A lane that collapsed has come to a spike of the likelihood, which no one wants. One that is
+        NONFINITE or DECREASED failed for another reason, and may have been on its way to a better
+        optimum.
+        """
+        status = np.asarray(self.states.status)
+        objective = np.asarray(self.states.objective, np.float64)
+        best = self.best_index
+        refused = np.isin(status, (Status.NONFINITE, Status.DECREASED)) & np.isfinite(objective)
+        above = refused & (objective > objective[best] + self.precision) & ~self.failed[best]
+        if not above.any():
+            return None
+        lane = int(np.argmax(np.where(above, objective, -np.inf)))
+        return (
+            f"lane {lane} was refused as {Status(int(status[lane])).name} at an objective of "
+            f"{objective[lane]:.4f}, above the best one's {objective[best]:.4f}: arithmetic failed "
+            "it, and its optimum may be better; use float64 or a prior."
+        )
 
     def statuses(self) -> dict[Status, int]:
         """How many lanes have each status."""
@@ -97,6 +129,11 @@ class Result:
             f"best: lane {index}, objective {float(self.states.objective[index]):.6f} nats, "
             f"{int(self.states.n_iter[index])} iterations, {status.name}",
         ]
+        if status == Status.CONVERGED and self.precision > _COARSE:
+            lines.append(
+                f"{prior.dtype} resolves this objective to {self.precision:.1g} nats: the lanes "
+                "converged to that precision."
+            )
         if status.failed:
             lines.append("All lanes failed: the best is the least bad of them, not an estimate.")
         if self.interrupted:
@@ -115,6 +152,8 @@ class Result:
             )
             more = f" and {len(optima) - _OPTIMA} more" if len(optima) > _OPTIMA else ""
             lines.append(f"optima of the lanes that converged: {shown}{more}")
+        if doubt := self.doubt():
+            lines.append(f"warning: {doubt}")
         lines.extend(f"note: {note}" for note in self.notes)
         return "\n".join(lines)
 

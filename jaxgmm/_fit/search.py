@@ -13,24 +13,30 @@ from jaxgmm._fit.progress import Observer, Progress
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import FAILED, Status
 
-# A round of moves follows every improvement, and so many at most.
-_ROUNDS = 10
+# Rounds of moves at most: one follows every improvement, and some follow none.
+_ROUNDS = 30
+# Rounds in a row without improvement before a search ends.
+PATIENCE = 6
 
 
 def search(
+    key: Array,
     best: State,
     sizes: Array,
     driver: Driver,
     n: int,
+    patience: int = 1,
     observers: Callable[[], Sequence[Observer]] = tuple,
 ) -> tuple[State, bool]:
     """The best state of each group after moves, as long as one finds something better.
 
     Args:
+        key: PRNG key.
         best: the best state of each group, every leaf led by their number G.
         sizes: K of each group, ``(G,)``.
         driver: of the lanes; what is found before an interruption stays.
         n: lanes of each group.
+        patience: rounds in a row without improvement before it ends.
         observers: makes those of a round.
 
     Returns:
@@ -38,21 +44,30 @@ def search(
     """
     # what an iteration more could give anyway is no other optimum
     enough = 100 * driver.limits.tol * float(driver.data.total)
-    grouped, interrupted = driver.n_groups is not None, False
+    grouped, interrupted, left = driver.n_groups is not None, False, patience
     if driver.algorithm.prior.n_components < 2:  # there is nothing to merge, nor to split
         return best, False
     try:
-        for _ in range(_ROUNDS):
-            status = np.asarray(best.status)
-            if not (status == Status.CONVERGED).any():
-                break
-            lanes = moved_lanes(driver.algorithm, best, sizes, driver.data, n=n, grouped=grouped)
+        for i in range(max(_ROUNDS, patience)):
+            # of an estimate that was moved already the ranked moves are known
+            ranked = np.asarray(n if grouped else n // 2 if left == patience else 0)
+            lanes = moved_lanes(
+                jax.random.fold_in(key, i),
+                driver.algorithm,
+                best,
+                sizes,
+                driver.data,
+                ranked,
+                n=n,
+                grouped=grouped,
+            )
             progress, interrupted = driver.run(lanes, True, observers())
             tried = best_of(progress)
             better = _better(best, tried, enough)
+            left = patience if better.any() else left - 1
             if better.any():
                 best = jax.tree.map(functools.partial(_where, better), tried, best)
-            if interrupted or not better.any():
+            if interrupted or left == 0:
                 break
     except KeyboardInterrupt:  # while a move was being made: what there is stays
         interrupted = True

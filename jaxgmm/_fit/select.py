@@ -2,6 +2,7 @@
 
 import functools
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -108,11 +109,11 @@ def select(
     start = check_start(init, sweeps[names[0]][-1].prior, rows.n_samples)
     if isinstance(start, dict):
         raise ValueError(f"init must be a random start by name, or a function, but it is {init!r}.")
-    folds: list[Fold] = [(rows, None)]
+    folds: list[Fold] = [(rows.weight, None)]
     if criterion == "cv":
         folds = _folds(key, rows, n_folds)
     options = Options(start, n_restarts, Limits(max_iter, tol))
-    return _run_sweeps(key, sweeps, sizes, folds, criterion, options, progress)
+    return _run_sweeps(key, x, rows, sweeps, sizes, folds, criterion, options, progress)
 
 
 def _default_algorithm(x: Array, largest: int, criterion: str) -> Callable[[int, str], Algorithm]:
@@ -166,8 +167,8 @@ def _kind(algorithm: Any) -> str:
     return f"{algorithm.name} of {covariance} covariances and {type(prior.weights).__name__}"
 
 
-# The rows that are fitted, and the weights of those that are held out from that.
-Fold = tuple[Rows, Array | None]
+# The weights of the rows that are fitted, and of those that are held out from that.
+Fold = tuple[Array | None, Array | None]
 
 
 def _folds(key: Array, rows: Rows, n_folds: int) -> list[Fold]:
@@ -182,11 +183,13 @@ def _folds(key: Array, rows: Rows, n_folds: int) -> list[Fold]:
     fold[order] = np.arange(n_samples) % n_folds
     held = [np.where(fold == i, whole, 0).astype(x.dtype) for i in range(n_folds)]
     parts = [(whole, np.zeros_like(whole)), *((whole - h, h) for h in held)]
-    return [(Rows(x, jnp.asarray(a)), jnp.asarray(b)) for a, b in parts]
+    return [(jnp.asarray(a), jnp.asarray(b)) for a, b in parts]
 
 
 def _run_sweeps(
     key: Array,
+    x: Any,
+    rows: Rows,
     sweeps: dict[str, list[Any]],
     sizes: list[int],
     folds: list[Fold],
@@ -208,7 +211,7 @@ def _run_sweeps(
     try:
         for name, algorithms in sweeps.items():
             bar.set_postfix_str(name, refresh=False)
-            sweep = Sweep(algorithms, sizes, folds[0][0], options)
+            sweep = Sweep(x, algorithms, sizes, rows, options)
             outcomes = []
             for i, fold in enumerate(folds):
                 outcomes.append(sweep.run(jax.random.fold_in(key, i), *fold))
@@ -220,7 +223,10 @@ def _run_sweeps(
         interrupted = True
     finally:
         bar.close()
-    return Selection(criterion, found, interrupted)
+    selection = Selection(criterion, found, interrupted)
+    if doubt := selection.doubt():
+        warnings.warn(doubt, RuntimeWarning, stacklevel=3)
+    return selection
 
 
 def _rows(name: str, sweep: Sweep, folds: list[Outcome]) -> list[dict]:

@@ -58,6 +58,18 @@ class Selection:
         """Covariance of the best row."""
         return str(self.table["covariance"][self.best_index])
 
+    def doubt(self) -> str | None:
+        """A sentence on fits that arithmetic failed, one of which may be the best; None without."""
+        failed = np.isin(self.table["status"], (Status.NONFINITE, Status.DECREASED))
+        if not failed.any():
+            return None
+        name, k = self.table["covariance"], self.table["n_components"]
+        rows = (f"{name[r]} {k[r]}" for r in np.flatnonzero(failed))
+        return (
+            f"arithmetic failed the fits {', '.join(rows)}, which were left out of the choice; use "
+            "float64 or a prior."
+        )
+
     def curves(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """For each covariance: the K that were tried, and the criterion for each K."""
         name = self.table["covariance"]
@@ -94,6 +106,8 @@ class Selection:
                     f"{self.table['covariance'][r]} {self.table['n_components'][r]}" for r in rows
                 )
                 lines.append(f"{status.name} ({', '.join(names)}): {status.message}")
+        if doubt := self.doubt():
+            lines.append(f"warning: {doubt}")
         if self.interrupted:
             lines.append("Interrupted: the covariances that are missing were not fitted.")
         return "\n".join(lines)

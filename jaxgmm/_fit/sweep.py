@@ -10,8 +10,9 @@ from jax import Array, lax
 from jaxgmm._estep.data import Data, Rows, prepare
 from jaxgmm._estep.log_evidence import log_evidence_on
 from jaxgmm._fit.driver import Driver, Limits
-from jaxgmm._fit.launch import start_groups
+from jaxgmm._fit.launch import rows_for, start_groups
 from jaxgmm._fit.search import best_of, search
+from jaxgmm._fit.whitening import Whitening
 from jaxgmm._lane.starts import Start
 from jaxgmm._lane.state import State
 from jaxgmm._mixture.criteria import log_assignment, plug_in
@@ -46,33 +47,51 @@ class Outcome(NamedTuple):
 class Sweep:
     """All K of one covariance, as groups of lanes of one program."""
 
-    def __init__(self, algorithms: list[Any], sizes: list[int], rows: Rows, options: Options):
+    def __init__(
+        self, x: Any, algorithms: list[Any], sizes: list[int], rows: Rows, options: Options
+    ):
         self.algorithms, self.sizes, self.options = algorithms, sizes, options
+        self.x, self.coordinates = rows.x, Whitening(x, rows, algorithms[0])
         moments = rows.moments(algorithms[0].prior.components.structure)
         padded = [a.with_prior(pad(a.prior, sizes[-1], *moments)) for a in algorithms]
         # in NumPy, which compiles nothing for another shape
-        self.models = jax.tree.map(
+        self.padded = jax.tree.map(
             lambda *leaves: jnp.asarray(np.stack([np.asarray(a) for a in leaves])), *padded
         )
+        self.models = self.coordinates.into(self.padded, led=True)
 
-    def run(self, key: Array, rows: Rows, held_out: Array | None) -> Outcome:
+    def run(self, key: Array, weight: Array | None, held_out: Array | None) -> Outcome:
         """The best of random starts, and then of moves as long as they find something better.
+
+        Args:
+            key: PRNG key.
+            weight: of each row.
+            held_out: weights of the rows that are held out from that.
 
         Raises:
             KeyboardInterrupt: as soon as there is one: a sweep is whole or it is not.
         """
-        o, data, race = self.options, _prepare(rows), self.algorithms[0].races
+        o, race, own = self.options, self.algorithms[0].races, self.coordinates
+        data = _prepare(replace(own.rows, weight=weight))
         sizes = np.asarray(self.sizes)
         present = np.arange(sizes[-1]) < sizes[:, None]
         driver = Driver(self.models, data, o.limits, o.n_restarts, n_groups=len(sizes))
-        states = start_groups(key, data, self.models, present, o.n_restarts, o.init)
+        rows = replace(rows_for(o.init, Rows(self.x), own), weight=weight)
+        states = start_groups(key, data, self.models, present, o.n_restarts, o.init, rows)
         progress, interrupted = driver.run(states, race)
         best = best_of(progress)
         if race and not interrupted:
-            best, interrupted = search(best, jnp.asarray(sizes), driver, o.n_restarts)
+            best, interrupted = search(
+                jax.random.fold_in(key, 2), best, jnp.asarray(sizes), driver, o.n_restarts
+            )
         if interrupted:
             raise KeyboardInterrupt
-        return Outcome(best, np.asarray(_scores(best, data, held_out)), float(data.total))
+        total = float(data.total)
+        scores = np.asarray(_scores(best, data, held_out)) + 0.0
+        held = 0.0 if held_out is None else float(np.sum(held_out, dtype=np.float64))
+        scores = _in_units(scores, own.log_det, total, held)
+        best, _ = own.back(jax.tree.map(jnp.asarray, best), self.padded, total)
+        return Outcome(best, scores, total)
 
     def state(self, outcome: Outcome, g: int) -> State:
         """The best state of one K, in its own shape."""
@@ -82,6 +101,14 @@ class Sweep:
 
 
 _prepare = jax.jit(prepare)
+
+
+def _in_units(scores: np.ndarray, log_det: float, total: float, held_out: float) -> np.ndarray:
+    """The scores of densities in the data's units, each of which is larger by ``log_det``."""
+    likelihood, assignment, density, squares = scores.astype(np.float64).T
+    squares = squares + 2 * log_det * density + held_out * log_det**2
+    shifted = (likelihood + log_det * total, assignment, density + log_det * held_out, squares)
+    return np.stack(shifted, axis=-1)
 
 
 @jax.jit

@@ -6,14 +6,15 @@ from jaxtyping import Bool
 
 from jaxgmm._lane.state import State
 
-# What counts as a handful of samples, in units of the number that leaves a covariance singular;
-# the smallest variance in any direction beside the pooled one, for a handful and for any number.
+# What counts as a handful of samples, in units of the number that leaves a covariance singular; and
+# the smallest variance of a handful, in any direction, beside the pooled one.
 HANDFUL = 5
 THIN = 1e-2
-VANISHING = 1e-6
+# The smallest standard deviation of any number of samples beside the pooled one, in units of eps.
+RESOLVED = 16
 
 
-def is_degenerate(state: State) -> Bool[Array, ""]:
+def is_degenerate(state: State, row_per_weight: Array | float = 1.0) -> Bool[Array, ""]:
     """Whether a point estimate has a component that is an artefact rather than a cluster.
 
     The likelihood of a mixture is unbounded: a component that shrinks onto a few samples, or onto
@@ -23,14 +24,21 @@ def is_degenerate(state: State) -> Bool[Array, ""]:
 
     - It has fewer samples than its covariance needs in order not to be singular: D + 1 samples for
       a full covariance, 2 samples for a diagonal or spherical covariance.
-    - In some direction its variance is below 1e-6 of the pooled within-component variance. For a
-      component with fewer than five times the number of samples above, the limit is 1e-2.
+    - It has fewer than five times as many, and in some direction its variance is below 1e-2 of the
+      pooled within-component variance. A component of more samples is a cluster, however narrow it
+      is, as long as the dtype resolves it: 16 eps of the pooled standard deviation.
 
     The second case is Hathaway's (1985) constraint ``lambda_min(Sigma_i Sigma_j^-1) >= c`` with the
     pooled covariance for Sigma_j, so that it is invariant under affine maps of the data. Under any
     prior, a covariance that is singular to the precision of the dtype is refused. If the covariance
     is known or common to all components, a component is refused when it is empty. The posterior of
     CAVI or SVI is never refused: its bound is finite and right.
+
+    Args:
+        state: of one lane.
+        row_per_weight: samples that a weight of 1 stands for. `fit` and `run` take the effective
+            number of samples, ``(sum w)^2 / sum w^2`` (Kish 1965), over the sum of the weights, so
+            that the scale of the weights does not matter.
 
     Returns:
         A boolean scalar for one state.
@@ -45,18 +53,18 @@ def is_degenerate(state: State) -> Bool[Array, ""]:
     if not state.view.point:
         return jnp.asarray(False)
     components = state.posterior.components
-    empty = components.empty()
+    empty = components.empty(row_per_weight)
     minimum = components.minimum_samples
     if minimum == 0:
         return jnp.any(empty)
-    samples = components.effective_samples()
+    samples = components.effective_samples() * row_per_weight
     m = state.view.estimate(state.posterior)
     few = (samples < minimum) & ~(state.view.reg_covar > 0)
     behind = jnp.where(state.prior.weights.present(), samples, 0)
     eps = jnp.finfo(m.means.dtype).eps
-    ratio = jnp.where(samples < HANDFUL * minimum, THIN, max(VANISHING, 10 * float(eps)))
+    ratio = jnp.where(samples < HANDFUL * minimum, THIN, (RESOLVED * float(eps)) ** 2)
     thin = ~m.kind.exceeds(m.covariance, ratio.astype(eps.dtype), behind / jnp.sum(behind))
-    unbounded = (few | thin) & components.improper()
+    unbounded = (few | thin) & state.prior.components.improper()
     # a covariance that is singular, or a variance that is 0, to the precision of the dtype
     sd = jnp.sqrt(m.variances())
     unresolved = ~m.kind.resolved(m.covariance) | jnp.any(sd <= 4 * eps * jnp.abs(m.means), axis=-1)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
@@ -92,9 +93,13 @@ def default_prior(
         [4. 4. 4.]
     """
     check_positive_int("n_components", n_components)
-    x = check_samples(x)
+    given, x = x, check_samples(x)
     check_choice("weights", weights, WEIGHTS)
     mean = jnp.mean(x, axis=0)
+    if isinstance(given, np.ndarray) and given.dtype != x.dtype:
+        # far from 0 the data themselves would be rounded to few values
+        middle = np.mean(given, axis=0, dtype=np.float64)
+        mean, x = jnp.asarray(middle, x.dtype), jnp.asarray(given - middle, x.dtype)
     kind = WEIGHTS[weights].flat(n_components, x.dtype)
     if isinstance(covariance, str):
         check_choice("covariance", covariance, FAMILIES, _KNOWN_HINT)

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from jaxgmm._estep.stats import Stats, reorder
 from jaxgmm._model.components.base import Components
 from jaxgmm._model.families import Weights
+from jaxgmm._numerics.affine import Affine
 from jaxgmm._numerics.pytree import pytree, replace
 
 # Fields of a family of its own are no part of the protocols: type checkers let them through, and
@@ -61,6 +62,10 @@ class Prior:
     def n_parameters(self) -> int:
         """Number of free parameters of the mixture: the df of `bic` and `aic`."""
         return self.weights.n_parameters + self.components.n_parameters
+
+    def mapped(self, to: Affine) -> "Prior":
+        """The same distribution in other coordinates of the data."""
+        return Prior(self.weights, self.components.mapped(to))
 
     def is_proper(self) -> Array:
         """Whether it integrates to one, as CAVI and SVI need."""

@@ -19,6 +19,7 @@ from jaxgmm._estep.structures import structure
 from jaxgmm._model.bounds import kl_divergence
 from jaxgmm._model.estimate import Estimate
 from jaxgmm._model.prior import Prior, update
+from jaxgmm._numerics.affine import Affine
 from jaxgmm._numerics.pytree import pytree, static
 
 Divergence = Literal["closed_form", "sampled", "sticking_the_landing"]
@@ -44,6 +45,10 @@ class View:
     def reg_covar(self) -> Any:
         """What is added to the estimate's variances."""
         return 0.0
+
+    def mapped(self, to: Affine) -> Any:
+        """The same view in other coordinates of the data."""
+        return self
 
     def potentials(self, q: Prior) -> Potentials:
         """What the E-step needs to know of the posterior."""
@@ -100,6 +105,11 @@ class Mode(View):
 
     name = "mode"
     point = True
+
+    def mapped(self, to: Affine) -> "Mode":
+        # a variance added in every direction is no such thing unless all scale alike
+        factor = to.matrix[0, 0] if to.matrix.ndim == 2 else jnp.max(to.matrix)
+        return Mode(self.reg_covar * factor**2)
 
     def potentials(self, q: Prior) -> Potentials:
         components = q.components.mode(self.reg_covar, q.weights.present())

@@ -92,6 +92,24 @@ def _finite(x: Array) -> Array:
     return jnp.all(jnp.isfinite(x))
 
 
+def check_variances(variances: np.ndarray, flat: np.ndarray, dtype: Any) -> None:
+    """Refuse data in units in which the dtype cannot hold variances, save those of flat columns.
+
+    A hundred million times larger and smaller ones must be at home in it as well: components are
+    narrower than the data, and scatters are sums.
+    """
+    margin, info = 1e8, jnp.finfo(dtype)
+    bad = (variances < float(info.tiny) * margin) | ~(variances < float(info.max) / margin)
+    bad = bad & ~flat
+    if bad.any():
+        columns = ", ".join(str(i) for i in np.flatnonzero(bad)[:10])
+        raise ValueError(
+            f"column(s) {columns} of x have a variance of {variances[bad][0]:.3g}, which "
+            f"{jnp.dtype(dtype).name} cannot hold with its products; divide x by its standard "
+            "deviation, or use float64 (jax.config.update('jax_enable_x64', True))."
+        )
+
+
 def check_weights(sample_weight: Any, x: Array, name: str = "sample_weight") -> Array | None:
     """Sample weights as an (N,) array of the samples' dtype: finite, non-negative, not all 0."""
     if sample_weight is None:

@@ -14,11 +14,19 @@ def is_local(a: Any) -> bool:
     return not isinstance(a, jax.Array) or a.is_fully_addressable or a.is_fully_replicated
 
 
-def for_everyone(function: Callable[..., Any], x: jax.Array) -> Any:
-    """``function(x)``, compiled, such that every process that holds a part of x can read it."""
+def is_on_host(a: Any) -> bool:
+    """Whether NumPy can read all of an array without a transfer."""
+    if not isinstance(a, jax.Array):
+        return True
+    return len(a.devices()) == 1 and all(d.platform == "cpu" for d in a.devices())
+
+
+def for_everyone(function: Callable[..., Any], x: jax.Array, *others: Any) -> Any:
+    """``function(x, ...)``, compiled; every process that holds a part of x can read the result."""
     if is_local(x) or not isinstance(x.sharding, NamedSharding):
-        return jax.jit(function)(x)
-    return jax.jit(function, out_shardings=NamedSharding(x.sharding.mesh, P()))(x)
+        return jax.jit(function)(x, *others)
+    everywhere = NamedSharding(x.sharding.mesh, P())
+    return jax.jit(function, out_shardings=everywhere)(x, *others)
 
 
 def automatic(mesh: Mesh) -> Mesh:

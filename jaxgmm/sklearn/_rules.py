@@ -7,7 +7,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxgmm._algorithms.base import Algorithm
-from jaxgmm._algorithms.monitor import Monitor
+from jaxgmm._algorithms.monitor import Monitor, Tolerance
 from jaxgmm._estep.data import Data
 from jaxgmm._estep.passes.common import Path
 from jaxgmm._estep.stats import Stats
@@ -28,14 +28,20 @@ class Change(Monitor):
         return ()
 
     def observe(
-        self, record: Any, objective: Array, n_iter: Array, allowed: Array
+        self, record: Any, objective: Array, n_iter: Array, tolerance: Tolerance
     ) -> tuple[Any, Array]:
         return record, objective
 
     def settled(
-        self, old: Any, new: Any, before: Array, objective: Array, n_iter: Array, allowed: Array
+        self,
+        old: Any,
+        new: Any,
+        before: Array,
+        objective: Array,
+        n_iter: Array,
+        tolerance: Tolerance,
     ) -> Array:
-        return jnp.abs(objective - before) < allowed
+        return jnp.abs(objective - before) < tolerance.allowed
 
 
 class _Rule(Algorithm):

@@ -14,7 +14,7 @@ from conftest import clusters
 
 import jaxgmm
 from jaxgmm import Prior, Rows, Status
-from jaxgmm._algorithms.monitor import Noisy
+from jaxgmm._algorithms.monitor import Noisy, Tolerance
 from jaxgmm._estep.data import prepare
 from jaxgmm._model.views import draw, log_density
 
@@ -259,7 +259,7 @@ def comparisons(values: jax.Array, allowed: jax.Array) -> tuple[jax.Array, jax.A
 
     def step(trace: Any, seen: tuple[jax.Array, jax.Array]) -> Any:
         value, n_iter = seen
-        trace, _ = monitor.observe(trace, value, n_iter, allowed)
+        trace, _ = monitor.observe(trace, value, n_iter, Tolerance(allowed, jnp.zeros(())))
         return trace, (trace.quiet, trace.last_count)
 
     n_iter = jnp.arange(1, values.shape[0] + 1, dtype=jnp.int32)

@@ -100,10 +100,12 @@ def collectives() -> int:
     from jaxgmm._estep.data import Rows, prepare
     from jaxgmm._fit.launch import start_lanes
     from jaxgmm._fit.mesh import advance_on, check_mesh, spread_rows
+    from jaxgmm._fit.whitening import Whitening
 
     mesh = check_mesh(MESHES["data"], em)
-    data = prepare(Rows(x))
-    states = start_lanes(KEY, data, em, 4, "k-means++")
+    coordinates = Whitening(x, Rows(x), em)
+    data = prepare(coordinates.rows)
+    states = start_lanes(KEY, data, em, 4, "k-means++", coordinates, Rows(x))
     data = spread_rows(data, mesh)
     limits = (jnp.asarray(9, jnp.int32), jnp.asarray(1e-3), jnp.asarray(9, jnp.int32))
     lowered = advance_on(mesh, 0).lower(em, states, data, *limits)

@@ -50,7 +50,7 @@ def on_mesh(function: Any) -> Any:
         data = prepare(ROWS)
 
         def local(rows: Rows, potentials: Potentials) -> Array:
-            part = Data(rows, data.centre, data.total, data.scale, "data")
+            part = Data(rows, data.centre, data.total, data.scale, axis="data")
             return function(part, potentials)
 
         return jax.shard_map(

@@ -57,6 +57,10 @@ class Structure(Protocol):
     def matrices(self, covariance: Array, n_components: int, dimension: int) -> Array: ...
     # The variance of each feature under each component, ``(K, D)``.
     def variances(self, covariance: Array, n_components: int, dimension: int) -> Array: ...
+    # S of samples multiplied by a matrix: (D, D), or factors as the structure keeps variances.
+    def congruent(self, covariance: Array, matrix: Array) -> Array: ...
+    # What that adds to the log of volumes of one component's S, if ``log_det`` to those of samples.
+    def log_volume(self, log_det: Array, dimension: int) -> Array: ...
     # S with a variance more in every direction.
     def regularise(self, covariance: Array, variance: Array | float) -> Array: ...
     # A factor F of the precision, S, and ``log|F|``, ``(K,)`` or a scalar if tied.
@@ -130,6 +134,12 @@ class MatrixCovariance:
     def variances(self, covariance: Array, n_components: int, dimension: int) -> Array:
         return jnp.broadcast_to(linalg.diagonal(covariance), (n_components, dimension))
 
+    def congruent(self, covariance: Array, matrix: Array) -> Array:
+        return linalg.symmetrize(linalg.matmul(linalg.matmul(matrix.T, covariance), matrix))
+
+    def log_volume(self, log_det: Array, dimension: int) -> Array:
+        return (dimension + 1) * log_det
+
     def regularise(self, covariance: Array, variance: Array | float) -> Array:
         return covariance + variance * jnp.eye(covariance.shape[-1], dtype=covariance.dtype)
 
@@ -170,6 +180,12 @@ class MatrixCovariance:
 
 class VarianceCovariance(OwnCovariance):
     """What the structures share whose covariances are variances, ``(K,)`` or ``(K, D)``."""
+
+    def congruent(self, covariance: Array, matrix: Array) -> Array:
+        return covariance * matrix**2
+
+    def log_volume(self, log_det: Array, dimension: int) -> Array:
+        return 2 * log_det
 
     def regularise(self, covariance: Array, variance: Array | float) -> Array:
         return covariance + variance

@@ -53,6 +53,9 @@ class Spherical(VarianceCovariance):
     def half_log_det(self, covariance: Array, dimension: int) -> Array:
         return 0.5 * dimension * jnp.log(covariance)
 
+    def log_volume(self, log_det: Array, dimension: int) -> Array:
+        return 2 * log_det / dimension
+
     def resolved(self, covariance: Array) -> Array:
         return (covariance > 0) & jnp.isfinite(covariance)
 

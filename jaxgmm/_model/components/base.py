@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from jaxgmm._estep.potentials import Potentials
 from jaxgmm._estep.structures import structure
 from jaxgmm._model.components.precision import Means
+from jaxgmm._numerics.affine import Affine
 from jaxgmm._numerics.pytree import child_names, replace, select
 from jaxgmm._numerics.special import LOG_2PI
 
@@ -88,6 +89,19 @@ class Components:
             return 1
         return self.n_components if present is None else jnp.sum(present, dtype=self.mean.dtype)
 
+    def mapped(self, to: Affine) -> Any:
+        """The same distribution in other coordinates of the data."""
+        raise NotImplementedError
+
+    def log_jacobian(self, matrix: Array, log_det: Array, present: Array | None = None) -> Array:
+        """What `log_prior` gains, at one and the same mixture, if the samples are divided by it.
+
+        By ``matrix``, as `mapped` multiplies them, and ``log_det`` is what volumes gain. The
+        densities of the means and of the covariances are densities in other units then; that of an
+        improper component is not normalised, and gains what its formula says.
+        """
+        raise NotImplementedError
+
     # --- the three views ----------------------------------------------------------------------
 
     @final
@@ -150,8 +164,12 @@ class Components:
         """Whether nothing bounds the density of each component's covariance."""
         return ~self.proper()
 
-    def empty(self) -> Bool[Array, " K"]:
-        """Whether each component has no samples and no prior, so that its mean is undefined."""
+    def empty(self, row_per_weight: Array | float = 1.0) -> Bool[Array, " K"]:
+        """Whether each component has no samples and no prior, so that its mean is undefined.
+
+        Args:
+            row_per_weight: samples that a weight of 1 stands for.
+        """
         raise NotImplementedError
 
     @final

@@ -15,6 +15,7 @@ from jaxgmm._estep.stats import Stats
 from jaxgmm._estep.structures import structure
 from jaxgmm._model.components.base import Components
 from jaxgmm._model.components.precision import Means, Precision
+from jaxgmm._numerics.affine import Affine
 from jaxgmm._numerics.arrays import full, safe_divide, sum_where
 from jaxgmm._numerics.checks import check_non_negative
 from jaxgmm._numerics.pytree import child_names, replace
@@ -89,6 +90,12 @@ class ConjugateNormal(Components):
         precision = precision.at(covariance, n_means, count / jnp.sum(count))
         return self._of(means, self.mean_precision + count, precision)
 
+    @final
+    def mapped(self, to: Affine) -> Any:
+        # an improper mean is nowhere, and stays there: data far away would lose digits to it
+        mean = jnp.where(self.mean_precision[:, None] > 0, to.points(self.mean), self.mean)
+        return self._of(mean, self.mean_precision, self.precisions.congruent(to.matrix))
+
     # --- the other views ----------------------------------------------------------------------
 
     @final
@@ -154,13 +161,28 @@ class ConjugateNormal(Components):
         return density + sum_where(present, normal)
 
     @final
+    def log_jacobian(
+        self, matrix: Array, log_det: Array, present: Bool[Array, " K"] | None = None
+    ) -> Float[Array, ""]:
+        precision, n_means = self.precisions, self._n_means(present)
+        proper = self.proper()
+        each = jnp.all(proper) if precision.shared else proper
+        if not precision.learnt:  # nothing but the means
+            return jnp.where(each, n_means * log_det, 0)
+        volume = structure(self.structure).log_volume(log_det, self.n_features)
+        log_dets = jnp.broadcast_to(log_det, proper.shape)
+        improper = precision.log_jacobian(matrix, log_dets, n_means)
+        gain = jnp.where(each, volume + n_means * log_det, improper)
+        return gain if precision.shared else sum_where(present, gain)
+
+    @final
     def proper(self) -> Bool[Array, " K"]:
         proper = self.precisions.proper() & (self.mean_precision > 0)
         return jnp.broadcast_to(jnp.all(proper), proper.shape) if self.shared else proper
 
     @final
-    def empty(self) -> Bool[Array, " K"]:
-        return self.mean_precision < jnp.finfo(self.mean.dtype).eps
+    def empty(self, row_per_weight: Array | float = 1.0) -> Bool[Array, " K"]:
+        return self.mean_precision * row_per_weight < jnp.finfo(self.mean.dtype).eps
 
     # --- unconstrained space, and usual priors ------------------------------------------------
 

@@ -20,6 +20,7 @@ from jaxgmm._model.components.gamma import (
 )
 from jaxgmm._model.components.precision import Means
 from jaxgmm._model.components.predictive import Marginal
+from jaxgmm._numerics.affine import Affine
 from jaxgmm._numerics.arrays import safe_divide, sum_where
 from jaxgmm._numerics.checks import check_non_negative
 from jaxgmm._numerics.pytree import pytree, replace
@@ -121,6 +122,10 @@ class IndependentNormalGamma(Components):
         precision = self.precision + count[:, None] / self._by_feature(covariance)
         return self._of(means, precision, gammas)
 
+    def mapped(self, to: Affine) -> Any:
+        mean = jnp.where(self.precision > 0, to.points(self.mean), self.mean)
+        return self._of(mean, self.precision / to.matrix**2, self.precisions.congruent(to.matrix))
+
     def means_in_mode(self, present: Bool[Array, " K"] | None) -> Means:
         return 0
 
@@ -167,16 +172,27 @@ class IndependentNormalGamma(Components):
         density = gammas.log_density(point.factor, point.const, 0) + gammas.log_normaliser()
         return sum_where(present, jnp.sum(normal, axis=-1) + density)
 
+    def log_jacobian(
+        self, matrix: Array, log_det: Array, present: Bool[Array, " K"] | None = None
+    ) -> Float[Array, ""]:
+        gammas = self.precisions
+        means = jnp.sum(jnp.where(self.precision > 0, jnp.log(matrix), 0), axis=-1)
+        # every gamma is normalised, or not, by itself: a bound of one that is improper has no unit
+        volume = structure(self.structure).log_volume(log_det, self.n_features)
+        log_dets = jnp.broadcast_to(log_det, (self.n_components,))
+        improper = gammas.log_jacobian(matrix, log_dets, 0)
+        return sum_where(present, means + jnp.where(gammas.proper(), volume, improper))
+
     def proper(self) -> Bool[Array, " K"]:
         return self.precisions.proper() & jnp.all(self.precision > 0, axis=-1)
 
     def improper(self) -> Bool[Array, " K"]:
         return ~self.precisions.proper()
 
-    def empty(self) -> Bool[Array, " K"]:
+    def empty(self, row_per_weight: Array | float = 1.0) -> Bool[Array, " K"]:
         tiny = jnp.finfo(self.mean.dtype).eps
         tau = self._by_feature(1 / self.mode_covariance())
-        return jnp.any(self.precision < tiny * tau, axis=-1)
+        return jnp.any(self.precision * row_per_weight < tiny * tau, axis=-1)
 
     # --- unconstrained space, and usual priors ------------------------------------------------
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from jaxgmm._estep.structures import structure
 from jaxgmm._model.components.conjugate import ConjugateNormal
 from jaxgmm._model.components.precision import Draw, Means, Precision
 from jaxgmm._model.components.predictive import Normal
@@ -48,6 +49,9 @@ class Known(Precision):
 
     def scattered(self, scatter: Array) -> Any:
         return self
+
+    def congruent(self, matrix: Array) -> Any:
+        return Known(structure(self.structure).congruent(self.covariance, matrix))
 
     def covariance_at(self, n_means: Means) -> Array:
         return self.covariance

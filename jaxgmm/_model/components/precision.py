@@ -4,13 +4,17 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
+from jaxgmm._estep.structures import structure
 from jaxgmm._numerics.pytree import child_names
 
 # How many means a precision stands behind, of which a joint mode depends; None asks for the mean
 # of the precision instead of a mode.
 Means = Array | int | None
+# So many means, which no improper prior has: a divisor of the mode that is never 0.
+_MANY = 1 << 20
 
 
 class Draw(NamedTuple):
@@ -47,6 +51,18 @@ class Precision:
     def blend(self, other: Any, rho: Array) -> Any:
         """``(1 - rho) self + rho other`` in natural parameters, which all fields are."""
         return jax.tree.map(lambda a, b: (1 - rho) * a + rho * b, self, other)
+
+    def congruent(self, matrix: Array) -> Any:
+        """Of samples multiplied by a matrix, as `Structure.congruent` takes it."""
+        covariance = structure(self.structure).congruent(self.covariance_at(_MANY), matrix)
+        share = jnp.ones((), covariance.dtype)
+        return self.at(covariance, _MANY, share)
+
+    def log_jacobian(self, matrix: Array, log_det: Array, n_means: Means) -> Array:
+        """What the log density gains, unnormalised, where samples were multiplied by a matrix."""
+        scaleless = self.congruent(0 * matrix)
+        factor = jnp.broadcast_to(matrix, scaleless.covariance_at(_MANY).shape)
+        return scaleless.log_density(factor, log_det, n_means)
 
     @staticmethod
     def pooled_features(d: int) -> int:

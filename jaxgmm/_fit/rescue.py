@@ -1,0 +1,92 @@
+"""Lanes that collapsed, once more: by way of the optimum under a weak proper prior.
+
+The likelihood is unbounded, and a lane that comes too near to one of its spikes does not return.
+The posterior has no spikes: under the weak prior of the data every lane ends at an optimum, which
+as a rule lies in the basin of one of the likelihood's. Fraley & Raftery 2007 put it in its place.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxgmm._fit.driver import Driver
+from jaxgmm._lane.state import State
+from jaxgmm._lane.status import FAILED, Status
+from jaxgmm._numerics.pytree import replace, select
+
+# Batches of new lanes before a fit gives up.
+_TRIES = 4
+
+
+def needs_rescue(driver: Driver, states: State) -> bool:
+    """Whether half of the lanes failed, or all but those dropped, for want of a proper prior."""
+    status = np.asarray(states.status)
+    failed = np.isin(status, FAILED)
+    hopeless = 2 * failed.sum() >= len(status) or (failed | (status == Status.DROPPED)).all()
+    prior = driver.algorithm.prior
+    return bool(hopeless and states.view.point and not np.all(prior.components.proper()))
+
+
+def rescue(driver: Driver, starts: State, states: State, race: bool) -> tuple[State, bool]:
+    """The states with the failed lanes run again, from where the weak prior leads their starts.
+
+    Args:
+        driver: of the lanes.
+        starts: of all lanes.
+        states: of all lanes, when they had ended.
+        race: whether lanes race.
+
+    Returns:
+        The states, and whether Ctrl-C ended it.
+    """
+    algorithm, data = driver.algorithm, driver.data
+    prior = algorithm.prior
+    moments = data.rows.moments(prior.components.structure)
+    proper = replace(prior, components=prior.components.proper_or_default(*moments))
+    failed = np.isin(np.asarray(states.status), FAILED)
+
+    weak = driver.quiet(algorithm.with_prior(proper))
+    course, interrupted = weak.run(_again(starts, starts, failed, proper), race)
+    optima = course.states()
+    if interrupted:
+        return states, True
+    found = failed & ~np.isin(np.asarray(optima.status), (*FAILED, Status.DROPPED))
+    course, interrupted = driver.run(_again(starts, optima, found, prior), race)
+    again = course.states()
+    better = found & ~np.isin(np.asarray(again.status), FAILED)
+    return select(jnp.asarray(better), again, states), interrupted
+
+
+def start_afresh(key: Array, start: Callable[[Array], State], driver: Driver) -> tuple[State, bool]:
+    """New lanes, a few batches of them until one lane is sound.
+
+    Where clean optima are rare, random starts meet them more often than the prior does: of iris
+    with ten components 3.7% of the lanes do, and 1.6% by way of the prior.
+
+    Args:
+        key: PRNG key.
+        start: lanes at random starts of a key.
+        driver: of the lanes.
+
+    Returns:
+        The states of the last batch, and whether Ctrl-C ended it.
+    """
+    for i in range(_TRIES):
+        course, interrupted = driver.run(start(jax.random.fold_in(key, i)), race=False)
+        states = course.states()
+        if interrupted or not np.isin(np.asarray(states.status), FAILED).all():
+            break
+    return states, interrupted
+
+
+def _again(starts: State, at: State, lanes: np.ndarray, prior: object) -> State:
+    """The states before their first iteration, at other posteriors; only some lanes run.
+
+    The others have nothing to do any more, whatever became of them.
+    """
+    status = np.where(lanes, int(Status.RUNNING), int(Status.CONVERGED)).astype(np.int32)
+    own = jax.tree.map(lambda a, b: jnp.broadcast_to(a, b.shape), prior, starts.prior)
+    return replace(starts, prior=own, posterior=at.posterior, status=jnp.asarray(status))

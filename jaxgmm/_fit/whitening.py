@@ -1,0 +1,319 @@
+"""The coordinates of a fit: the data centred and whitened, or scaled, before they are rounded.
+
+A fit in these coordinates does not depend on the units of the data, and covariances of long and
+thin data, which 32 bits hold but cannot factor, are round there. What goes in and what comes out is
+in the data's own units: `Whitening` maps both. How much of an affine map a model can follow depends
+on its covariance structure: a matrix for full and tied ones, a factor for each feature for diagonal
+ones, one factor for spherical ones.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxgmm._algorithms.base import Algorithm
+from jaxgmm._estep.data import Rows
+from jaxgmm._estep.structures import structure
+from jaxgmm._lane.state import State
+from jaxgmm._model.prior import Prior
+from jaxgmm._numerics import linalg
+from jaxgmm._numerics.affine import Affine
+from jaxgmm._numerics.checks import check_variances
+from jaxgmm._numerics.devices import for_everyone, is_on_host
+from jaxgmm._numerics.pytree import replace
+
+# Rows that are of 64 bits at a time while the host measures them.
+_CHUNK = 1 << 16
+# A direction with a smaller share of the correlations, in units of the dtype's eps, does not vary
+# as far as the dtype can tell, see `Structure.resolved`: it keeps its scale, and so stays refused.
+_SINGULAR = 64
+# A column whose deviations are so many eps of its mean is constant: they are rounding.
+_CONSTANT = 8
+
+
+class Moments(NamedTuple):
+    """Of rows in some coordinates: mean, largest deviation from it and covariance."""
+
+    mean: np.ndarray
+    largest: np.ndarray
+    covariance: np.ndarray
+
+
+# The moments of the data after ``(x - before (D,)) @ matrix``; a matrix (D,) is a diagonal.
+Measure = Callable[[np.ndarray, np.ndarray], Moments]
+
+
+class Limits(NamedTuple):
+    """What the arithmetic can do.
+
+    Attributes:
+        dtype: of the fit.
+        source: eps of the data as they came.
+        on_host: whether they are measured in 64 bits, on the host.
+    """
+
+    dtype: Any
+    source: float
+    on_host: bool
+
+    @property
+    def eps(self) -> float:
+        return float(jnp.finfo(self.dtype).eps)
+
+    @property
+    def rounds(self) -> int:
+        return 1 if self.on_host else 2
+
+    def round(self, a: Any) -> np.ndarray:
+        """Numbers as the rows are moved by: on devices in the dtype of the fit."""
+        return np.asarray(a if self.on_host else np.asarray(a, self.dtype), np.float64)
+
+
+class Whitening:
+    """The coordinates of the fits of one structure to one data set.
+
+    Args:
+        x: what the user passed: an array of any library, before it was rounded to JAX's default.
+        rows: its rows as JAX has them.
+        algorithm: whose structure and ``reg_covar`` say how the coordinates may change.
+
+    Attributes:
+        rows: in these coordinates.
+        to: the map from the data's units; NumPy arrays of 64 bits.
+        log_det: what the log density of a sample gains on the way back, in nats.
+    """
+
+    def __init__(self, x: Any, rows: Rows, algorithm: Algorithm):
+        kind = algorithm.prior.components.structure
+        # a variance that is added in every direction remains one only if all scale alike
+        alike = float(np.max(np.asarray(algorithm.view.reg_covar))) > 0
+        source = x.x if isinstance(x, Rows) else x
+        on_host = is_on_host(source)
+        values = np.asarray(source) if on_host else rows.x
+        limits = Limits(rows.x.dtype, float(jnp.finfo(values.dtype).eps), on_host)
+        measure = _on_host(values, rows.weight) if on_host else _on_devices(rows)
+        self.to = to = _coordinates(measure, rows.n_features, kind, alike, limits)
+        self.log_det = to.log_det()
+        if on_host:
+            moved = _moved_on_host(values, to, rows.x.dtype)
+            placed = isinstance(source, jax.Array)
+            z = jax.device_put(moved, rows.x.sharding) if placed else jnp.asarray(moved)
+        else:
+            z = _moved_on_devices(rows.x, *_narrow(rows, to.before, to.matrix))
+        self.rows = Rows(z, rows.weight)
+
+    def standard_rows(self) -> Rows:
+        """The rows for starts: centred, each feature near its own standard deviation."""
+        if np.ndim(self.to.matrix) < 2:
+            return self.rows
+        inverse = self.to.inverse().matrix
+        unit = np.sqrt(np.sum(inverse**2, axis=0))
+        matrix = np.asarray(inverse / unit, self.rows.x.dtype)
+        x = _moved_on_devices(self.rows.x, np.zeros_like(matrix[0]), matrix)
+        return replace(self.rows, x=x)
+
+    def into(self, tree: Any, led: bool = False) -> Any:
+        """An algorithm, a prior or a posterior in these coordinates; or several that lead it."""
+        with jax.enable_x64(True):
+            return _mapped(tree, self.to, led)
+
+    def start(self, checked: Any) -> dict[str, Any]:
+        """A given start in these coordinates, see `check_start`."""
+        ((name, value),) = checked.items()
+        to = self.to
+        if name == "means":
+            value = self._narrow(to.points(np.asarray(value, np.float64)))
+        elif name == "parameters":
+            weights, means, covariances = (np.asarray(a, np.float64) for a in value)
+            matrix = (
+                to.matrix
+                if np.ndim(to.matrix) == 2
+                else np.diag(to.matrix * np.ones(means.shape[1]))
+            )
+            covariances = matrix.T @ covariances @ matrix
+            value = tuple(map(self._narrow, (weights, to.points(means), covariances)))
+        elif name == "posterior":
+            value = self.into(value)
+        elif name == "state":
+            value = replace(value, posterior=self.into(value.posterior))
+        return {name: value}
+
+    def _narrow(self, a: np.ndarray) -> Array:
+        return jnp.asarray(a, self.rows.x.dtype)
+
+    def back(self, states: State, algorithm: Any, total: float) -> tuple[State, np.ndarray]:
+        """The states of lanes in the data's units, and what their objectives gained.
+
+        Args:
+            states: led by lanes; or by groups, which then lead ``algorithm`` as well.
+            algorithm: in the data's units.
+            total: sum of the weights.
+        """
+        led = algorithm.prior.components.mean.ndim > 2
+        gain = np.full(states.status.shape, self.log_det * total)
+        with jax.enable_x64(True):
+            posterior = _mapped(states.posterior, self.to.inverse(), True)
+            if states.view.point:
+                gain += np.asarray(_log_jacobian(algorithm.prior, self.to, self.log_det, led))
+        gain = np.asarray(gain, self.rows.x.dtype)
+        return _restored(states, posterior, algorithm, gain, led), gain
+
+
+def _wide(tree: Any) -> Any:
+    """The tree with its floating-point leaves of 64 bits."""
+
+    def wide(a: Any) -> Any:
+        return a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a
+
+    return jax.tree.map(wide, tree)
+
+
+@functools.partial(jax.jit, static_argnames="led")
+def _mapped(tree: Any, to: Affine, led: bool) -> Any:
+    """In other coordinates, computed in 64 bits; one, or as many as lead every leaf."""
+
+    def one(node: Any) -> Any:
+        return node.mapped(to)
+
+    moved = (jax.vmap(one) if led else one)(_wide(tree))
+    return jax.tree.map(lambda a, b: a.astype(b.dtype), moved, tree)
+
+
+@functools.partial(jax.jit, static_argnames="led")
+def _log_jacobian(prior: Prior, to: Affine, log_det: Array, led: bool) -> Array:
+    def one(prior: Prior) -> Array:
+        present = prior.weights.present()
+        return prior.components.log_jacobian(to.matrix, log_det, present)
+
+    return (jax.vmap(one) if led else one)(_wide(prior))
+
+
+@functools.partial(jax.jit, static_argnames="led")
+def _restored(states: State, posterior: Prior, algorithm: Any, shift: Array, led: bool) -> State:
+    """The states at their posteriors in the data's units, with what depends on the units."""
+
+    def one(state: State, q: Prior, own: Any, shift: Array) -> State:
+        return replace(
+            state,
+            prior=own.prior,
+            view=own.view.of_state,
+            posterior=q,
+            objective=state.objective + shift,
+            record=own.monitor.shifted(state.record, shift),
+            memory=own.remember_again(state.memory, q),
+        )
+
+    return jax.vmap(one, (0, 0, 0 if led else None, 0))(states, posterior, algorithm, shift)
+
+
+# --- what the data are like -------------------------------------------------------------------
+
+
+def _coordinates(
+    measure: Measure, n_features: int, kind: str, alike: bool, limits: Limits
+) -> Affine:
+    """The map of data that ``measure`` measures.
+
+    Args:
+        measure: the moments of the data in given coordinates.
+        n_features: D.
+        kind: name of the covariance structure.
+        alike: whether all features are scaled alike, whatever the structure.
+        limits: precisions of the data and of the fit.
+    """
+    zero, one = np.zeros(n_features), np.ones(n_features)
+    first = measure(zero, one)
+    before = limits.round(first.mean)
+    constant = first.largest <= _CONSTANT * limits.source * np.abs(before)
+    unit = np.where(constant, 1, first.largest)
+    second = measure(before, limits.round(1 / unit))
+    variances = np.where(constant, 0, np.diag(second.covariance)) * unit**2
+    check_variances(variances, constant, limits.dtype)
+    mean, largest = np.mean(variances), np.max(variances)
+    sd = np.sqrt(np.where(constant, largest if largest > 0 else 1, variances))
+    if structure(kind).separate == "spherical" or alike:
+        sd = np.full(n_features, np.sqrt(mean if mean > 0 else 1))
+    matrix = 1 / sd
+    if kind == "spherical":
+        matrix = matrix[0]
+    elif structure(kind).separate == "full":
+        matrix = np.diag(matrix)
+        # what was measured in 32 bits is measured again where it is nearly white
+        for _ in range(0 if alike or n_features == 1 else limits.rounds):
+            matrix = limits.round(matrix @ _whitening(measure(before, matrix), constant, limits))
+    return Affine(before, limits.round(matrix), np.zeros(n_features))
+
+
+def _whitening(moments: Moments, constant: np.ndarray, limits: Limits) -> np.ndarray:
+    """The symmetric matrix after which directions that vary have variance 1."""
+    free = np.where(constant, 0, 1)
+    covariance = moments.covariance * free * free[:, None] + np.diag(1.0 - free)
+    values, axes = np.linalg.eigh(covariance)
+    values = np.where(values > _SINGULAR * limits.eps, values, 1)
+    return (axes / np.sqrt(values)) @ axes.T
+
+
+def _on_host(x: np.ndarray, weight: Array | None) -> Measure:
+    weights = np.ones(len(x)) if weight is None else np.asarray(weight, np.float64)
+    weights = weights / np.sum(weights)
+
+    def measure(before: np.ndarray, matrix: np.ndarray) -> Moments:
+        d = x.shape[1]
+        mean, second = np.zeros(d), np.zeros((d, d))
+        low, high = np.full(d, np.inf), np.full(d, -np.inf)
+        for i in range(0, len(x), _CHUNK):
+            w = weights[i : i + _CHUNK]
+            y, w = _in_chunk(x[i : i + _CHUNK][w > 0], before, matrix), w[w > 0]
+            mean += w @ y
+            second += (w[:, None] * y).T @ y
+            low = np.minimum(low, np.min(y, axis=0, initial=np.inf))
+            high = np.maximum(high, np.max(y, axis=0, initial=-np.inf))
+        return Moments(mean, np.maximum(high - mean, mean - low), second - np.outer(mean, mean))
+
+    return measure
+
+
+def _in_chunk(x: np.ndarray, before: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    y = x.astype(np.float64) - before
+    return y @ matrix if matrix.ndim == 2 else y * matrix
+
+
+def _moved_on_host(x: np.ndarray, to: Affine, dtype: Any) -> np.ndarray:
+    out = np.empty(x.shape, dtype)
+    for i in range(0, len(x), _CHUNK):
+        out[i : i + _CHUNK] = _in_chunk(x[i : i + _CHUNK], to.before, to.matrix)
+    return out
+
+
+def _on_devices(rows: Rows) -> Measure:
+    def measure(before: np.ndarray, matrix: np.ndarray) -> Moments:
+        found = for_everyone(_moments, rows.x, rows.weight, *_narrow(rows, before, matrix))
+        return Moments(*(np.asarray(a, np.float64) for a in found))
+
+    return measure
+
+
+def _narrow(rows: Rows, *arrays: Any) -> list[np.ndarray]:
+    return [np.asarray(a, rows.x.dtype) for a in arrays]
+
+
+def _moments(x: Array, weight: Array | None, before: Array, matrix: Array) -> tuple[Array, ...]:
+    y = _moved_on_devices(x, before, matrix)
+    w = jnp.ones((x.shape[0],), x.dtype) if weight is None else weight
+    w = w / jnp.sum(w)
+    used = (w > 0)[:, None]
+    mean = jnp.sum(w[:, None] * y, axis=0)
+    largest = jnp.max(jnp.where(used, jnp.abs(y - mean), 0), axis=0)
+    centred = jnp.where(used, y - mean, 0)
+    return mean, largest, linalg.matmul((w[:, None] * centred).T, centred)
+
+
+@jax.jit
+def _moved_on_devices(x: Array, before: Array, matrix: Array) -> Array:
+    y = x - before
+    return linalg.matmul(y, matrix) if matrix.ndim == 2 else y * matrix
