@@ -22,7 +22,7 @@ from jaxgmm._lane.state import State, initial_state
 from jaxgmm._lane.status import Status
 from jaxgmm._model.bounds import bound
 from jaxgmm._model.checks import check_model
-from jaxgmm._model.prior import Prior, sort_by_mass
+from jaxgmm._model.prior import Prior, put_in_order
 from jaxgmm._model.views import View
 from jaxgmm._numerics.affine import Affine
 from jaxgmm._numerics.pytree import all_finite, replace
@@ -198,7 +198,8 @@ class Algorithm:
 
     def maximise(self, state: State, stats: Stats) -> State:
         """The state at the best posterior for the statistics, with its bound."""
-        stats, current = sort_by_mass(self.prior, stats, self.current(state))
+        current, point = self.current(state), self.view.point
+        stats, current = put_in_order(self.prior, stats, current, point=point)
         q = self.view.update(self.prior, stats, current)
         return replace(state, posterior=q, objective=self.bound(stats, q))
 

@@ -129,7 +129,7 @@ def _fixed_point(algorithm: Algorithm, state: State, rows: Rows) -> State:
         return restore(flat + unit * shift)
 
     def residual(shift: Array) -> Array:
-        # the names of the components are settled: no `sort_by_mass`
+        # the names of the components are settled: no `put_in_order`
         q = posterior_at(shift)
         new, _ = ravel_pytree(view.update(prior, stats_of(q), q))
         return (new - flat) / unit - shift

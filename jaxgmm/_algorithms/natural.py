@@ -9,7 +9,7 @@ from jaxgmm._estep.data import Data
 from jaxgmm._estep.stats import Stats, reorder
 from jaxgmm._estep.stats import scale as scale_stats
 from jaxgmm._lane.state import State
-from jaxgmm._model.prior import Prior, by_mass, interpolate, sort_posterior
+from jaxgmm._model.prior import Prior, best_order, interpolate, reorder_posterior
 from jaxgmm._model.views import View
 from jaxgmm._numerics.pytree import pytree, replace, static
 
@@ -102,10 +102,11 @@ class NaturalSVI(Stochastic):
         if self.average:
             average = interpolate(average, q, averaging_weight(state.n_iter, dtype))
         if self.prior.weights.ordered:
-            # by the mass of the posterior, which a minibatch changes little
-            order = by_mass(self.prior, q.weights.counts(self.prior.weights))
-            stats, q = reorder(stats, order), sort_posterior(self.prior, q, order)
-            average = sort_posterior(self.prior, average, order) if self.average else ()
+            # by the counts of the posterior, which a minibatch changes little
+            counts = q.weights.counts(self.prior.weights)
+            order = best_order(self.prior, counts, point=self.view.point)
+            stats, q = reorder(stats, order), reorder_posterior(self.prior, q, order)
+            average = reorder_posterior(self.prior, average, order) if self.average else ()
         objective = self.bound(stats, q)
         if not self.average:
             return replace(state, posterior=q, objective=objective)

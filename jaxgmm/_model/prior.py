@@ -78,7 +78,7 @@ def update(
     """The conjugate update: the posterior of every parameter given the statistics.
 
     Bishop 2006, eq. 10.58 to 10.63, for Dirichlet weights and Normal-Wishart components. For
-    stick-breaking weights see `sort_by_mass`.
+    stick-breaking weights see `put_in_order`.
 
     Args:
         prior: a prior without a lane axis.
@@ -100,11 +100,10 @@ def update(
     return Prior(prior.weights.update(stats.count), components)
 
 
-def by_mass(prior: Prior, count: Array) -> Array:
-    """The components' order by decreasing count.
+def best_order(prior: Prior, count: Array, *, point: bool) -> Array:
+    """The components' order of the highest bound, where the weights have an order.
 
-    Under stick-breaking weights the order changes the bound, and this is the best one (Kurihara,
-    Welling & Teh 2007); a prior that tells the components apart keeps the order there is.
+    A prior that tells the components apart keeps the order there is.
     """
     present = prior.weights.present()
 
@@ -113,21 +112,22 @@ def by_mass(prior: Prior, count: Array) -> Array:
         return jnp.all((field == field[:1]) | ~present.reshape(shape))
 
     alike = [same(field) for field in prior.components.own_fields().values()]
-    return jnp.where(jnp.all(jnp.stack(alike)), jnp.argsort(-count), jnp.arange(prior.n_components))
+    best = prior.weights.best_order(count, point=point)
+    return jnp.where(jnp.all(jnp.stack(alike)), best, jnp.arange(prior.n_components))
 
 
-def sort_by_mass(prior: Prior, stats: Stats, current: Prior) -> tuple[Stats, Prior]:
-    """Statistics, and the components behind them, `by_mass`, where the weights' prior wants it.
+def put_in_order(prior: Prior, stats: Stats, current: Prior, *, point: bool) -> tuple[Stats, Prior]:
+    """Statistics, and the components behind them, in the `best_order`.
 
-    Other weights do not care, and nothing is computed for them.
+    Weights without an order do not care, and nothing is computed for them.
     """
     if not prior.weights.ordered:
         return stats, current
-    order = by_mass(prior, stats.count)
+    order = best_order(prior, stats.count, point=point)
     return reorder(stats, order), replace(current, components=current.components.reorder(order))
 
 
-def sort_posterior(prior: Prior, q: Prior, order: Array) -> Prior:
+def reorder_posterior(prior: Prior, q: Prior, order: Array) -> Prior:
     """A posterior that some counts led to, with its components and its sticks in another order."""
     weights = prior.weights.update(q.weights.counts(prior.weights)[order])
     return Prior(weights, q.components.reorder(order))

@@ -14,7 +14,7 @@ from jaxgmm._estep.stats import Stats
 from jaxgmm._estep.structures import structure
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import Status
-from jaxgmm._model.prior import Prior, sort_by_mass
+from jaxgmm._model.prior import Prior, put_in_order
 from jaxgmm._model.views import Expectation, Mode
 from jaxgmm._numerics.arrays import safe_divide
 from jaxgmm._numerics.pytree import all_finite, pytree, replace, static
@@ -123,7 +123,7 @@ class BayesianRule(_Rule):
         return self.view.update(self.prior, with_variance(stats, self.reg_covar))
 
     def maximise(self, state: State, stats: Stats) -> State:
-        stats, _ = sort_by_mass(self.prior, stats, state.posterior)
+        stats, _ = put_in_order(self.prior, stats, state.posterior, point=False)
         stats = with_variance(stats, self.reg_covar)
         q = self.view.update(self.prior, stats)
         return replace(state, posterior=q, objective=self.bound(stats, q))

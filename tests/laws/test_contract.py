@@ -16,7 +16,7 @@ from conftest import DTYPES, TOLERANCE, Tolerance, parametrize
 import jaxgmm
 from jaxgmm import Status
 from jaxgmm._estep.stats import reorder
-from jaxgmm._model.prior import by_mass, sort_by_mass
+from jaxgmm._model.prior import best_order, put_in_order
 
 
 def of(*names: str) -> Any:
@@ -74,11 +74,12 @@ def bound_at_statistics(old: jaxgmm.State, q: jaxgmm.Prior, x: jax.Array, sort: 
     """The bound at ``q`` with the responsibilities of the state before it."""
     stats = jaxgmm.estep(x, old.view.potentials(old.posterior))
     if sort:
-        stats, _ = sort_by_mass(old.prior, stats, old.posterior)
+        point = old.view.point
+        stats, _ = put_in_order(old.prior, stats, old.posterior, point=point)
     elif old.prior.weights.ordered:
-        # a natural step of a half sorts by the mass of the posterior that it leads to
-        mass = old.posterior.weights.counts(old.prior.weights) + stats.count
-        stats = reorder(stats, by_mass(old.prior, mass))
+        # a natural step of a half orders them by the mass of the posterior that it leads to
+        mass = 0.5 * (old.posterior.weights.counts(old.prior.weights) + stats.count)
+        stats = reorder(stats, best_order(old.prior, mass, point=old.view.point))
     return jaxgmm.bound(stats, old.view.potentials(q), old.view.penalty(q, old.prior))
 
 
@@ -278,7 +279,7 @@ def test_warm_start_of_every_algorithm_from_another(family: str, weights: str):
             after, history = table.iterate(target, warm, x, 1)
             assert set(np.asarray(after.status).tolist()) == {Status.MAX_ITERATIONS}
             # the clusters are 4 apart; where gradients have not converged an iteration may go far;
-            # and coordinate ascent sorts sticks by mass, which gradients do not
+            # and coordinate ascent puts sticks in order, which gradients do not
             gaps = (
                 after.posterior.components.mean[:, :, None]
                 - states.posterior.components.mean[:, None]

@@ -1,5 +1,7 @@
 """Stick-breaking and fixed weights."""
 
+import functools
+import itertools
 from dataclasses import replace
 
 import jax
@@ -11,6 +13,7 @@ from scipy.stats import beta
 
 import jaxgmm
 from jaxgmm import Dirichlet, FixedWeights, IndependentNormalGamma, StickBreaking
+from jaxgmm._numerics.arrays import masked_product
 
 K = 4
 
@@ -155,6 +158,89 @@ def test_cavi_with_sticks_never_decreases():
     rise = np.diff(result.history, axis=0)
     assert np.nanmin(rise) > -1e-9
     assert (np.asarray(result.states.status) == jaxgmm.Status.CONVERGED).all()
+
+
+PROCESSES = [(0.1, 0.0), (1.0, 0.0), (50.0, 0.0), (1e3, 0.0), (0.1, 0.3), (10.0, 0.9), (1e3, 0.5)]
+
+
+@pytest.mark.parametrize(("concentration", "discount"), PROCESSES)
+def test_the_order_of_the_sticks_is_the_best_of_all(concentration: float, discount: float):
+    """Every permutation, the bound of each from what the views need: no closed form."""
+    prior = StickBreaking.pitman_yor(5, discount, concentration)
+    rng = np.random.default_rng(0)
+    orders = jnp.asarray(list(itertools.permutations(range(5))))
+
+    def of_expectation(count: jax.Array) -> jax.Array:
+        q = prior.update(count)
+        return jnp.vdot(count, q.expectation()) - q.kl(prior)
+
+    def of_mode(count: jax.Array) -> jax.Array:
+        log_weights = prior.update(count).mode()
+        return masked_product(count, log_weights).sum() + prior.log_prior(log_weights)
+
+    views = {False: of_expectation}
+    if discount == 0 and concentration >= 1:  # else there is no mode
+        views[True] = of_mode
+    for point, bound in views.items():
+        order = jax.jit(functools.partial(prior.best_order, point=point))
+        bounds = jax.jit(jax.vmap(bound))
+        for size in (1.0, 30.0, 1000.0):
+            for counts in (rng.exponential(size, 5), rng.integers(0, 3, 5) * size):
+                count = jnp.asarray(counts)
+                best = bounds(count[orders]).max()
+                mine = bounds(count[order(count)][None])[0]
+                np.testing.assert_allclose(mine, best, rtol=1e-13, atol=1e-10)
+
+
+@pytest.mark.parametrize("point", [False, True])
+def test_the_order_of_any_sticks_is_no_worse_than_the_present_one(point: bool):
+    rng = np.random.default_rng(4)
+    for seed in range(20):
+        prior, count = sticks(seed), jnp.asarray(rng.exponential(20, K))
+        order = prior.best_order(count, point=point)
+        assert sorted(order.tolist()) == list(range(K))
+        gain = functools.partial(prior.gain, point=point)
+        assert float(gain(count[order])) >= float(gain(count))
+
+
+def test_the_order_leaves_absent_components_at_the_end():
+    prior = StickBreaking.dirichlet_process(3, 50.0).padded(2)
+    order = prior.best_order(jnp.asarray([60.0, 20.0, 0.0, 0.0, 0.0]), point=False)
+    np.testing.assert_array_equal(order, [1, 2, 0, 3, 4])
+
+
+@pytest.mark.parametrize("kind", ["cavi", "map", "natural"])
+def test_no_bound_falls_whatever_the_concentration(kind: str, dtype: str):
+    """Two groups of 60 and 20 rows: sorted by mass, most of these lanes were DECREASED."""
+    rng = np.random.default_rng(3)
+    x = np.concatenate([rng.normal(0, 1, (60, 1)), rng.normal(9, 1, (20, 1))])
+    components = jaxgmm.default_prior(jnp.asarray(x, dtype), 2).components
+    rounding = 1e-9 if dtype == "float64" else 1e-3
+    for concentration, discount in PROCESSES:
+        if kind == "map" and (discount > 0 or concentration < 1):
+            continue
+        weights = StickBreaking.pitman_yor(2, discount, concentration, dtype)
+        prior = jaxgmm.Prior(weights, components)
+        algorithm = {
+            "cavi": jaxgmm.cavi,
+            "map": jaxgmm.em,
+            "natural": lambda prior: jaxgmm.svi(prior, jaxgmm.natural_gradient(1.0)),
+        }[kind](prior)
+        result = jaxgmm.fit(
+            jax.random.key(0), jnp.asarray(x, dtype), algorithm, 8, history=True, moves=False
+        )
+        assert np.nanmin(np.diff(result.history, axis=0)) > -rounding
+        assert jaxgmm.Status.DECREASED not in result.statuses()
+
+
+def test_the_better_order_of_two_groups_is_found():
+    """The lighter one first: the last one pays nothing for a stick."""
+    x = np.concatenate([np.linspace(-2, 2, 60), np.linspace(8, 10, 20)])[:, None]
+    prior = jaxgmm.Prior(
+        StickBreaking.dirichlet_process(2, 50.0), jaxgmm.default_prior(x, 2).components
+    )
+    best = jaxgmm.fit(jax.random.key(0), x, jaxgmm.cavi(prior), 8).best
+    np.testing.assert_allclose(jaxgmm.mixture(best).means[:, 0], [9, 0], atol=1)
 
 
 def test_sorting_leaves_components_with_priors_of_their_own():

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.scipy.special import digamma, gammaln
-from jaxtyping import Bool, Float
+from jax.scipy.special import digamma, gammaln, xlogy
+from jaxtyping import Bool, Float, Int
 
 from jaxgmm._numerics.arrays import first, longer, masked_product, safe_divide
 from jaxgmm._numerics.checks import check_positive
@@ -18,13 +18,20 @@ def _betaln(a: Array, b: Array) -> Array:
     return gammaln(a) + gammaln(b) - gammaln(a + b)
 
 
+def _log_maximum(a: Array, b: Array) -> Array:
+    """log of the maximum of ``v^(a - 1) (1 - v)^(b - 1)``."""
+    up, down = jnp.maximum(a - 1, 0), jnp.maximum(b - 1, 0)
+    return xlogy(up, up) + xlogy(down, down) - xlogy(up + down, up + down)
+
+
 @pytree
 class StickBreaking:
     """``pi_k = v_k prod_{j<k} (1 - v_j)``, ``v_k ~ Beta(alpha_k, beta_k)``, the last ``v_K = 1``.
 
     Blei & Jordan 2006. Make one with `dirichlet_process` or `pitman_yor`. The order of the
-    components matters. If the prior is the same for all components, fits keep the components sorted
-    by mass, because this order has the highest bound (Kurihara, Welling & Teh 2007).
+    components matters. If the prior is the same for all components, fits keep them in the order of
+    the highest bound: by decreasing mass (Kurihara, Welling & Teh 2007), but for the last one,
+    which has no stick of its own and is a heavy one where the concentration is large.
 
     Attributes:
         alpha: ``(K - 1,)``, positive.
@@ -128,6 +135,40 @@ class StickBreaking:
         beta = jnp.where(breaks, self.beta, 1)
         density = masked_product(self.alpha - 1, log_v) + masked_product(beta - 1, log_rest)
         return jnp.sum(jnp.where(breaks, density - _betaln(self.alpha, beta), 0))
+
+    def gain(self, count: Float[Array, " K"], *, point: bool) -> Float[Array, ""]:
+        """What these counts add to the bound: log of ``prod pi_k^n_k``, averaged or at its maximum.
+
+        A ratio of beta functions for every stick; if ``point``, those of the maxima in their place.
+        """
+        breaks = self.beta > 0
+        log_integral = _log_maximum if point else _betaln
+
+        def total(a: Array, b: Array) -> Array:
+            return jnp.sum(jnp.where(breaks, log_integral(a, jnp.where(breaks, b, 1)), 0))
+
+        return total(self.alpha + count[:-1], self.beta + _after(count)) - total(
+            self.alpha, self.beta
+        )
+
+    def best_order(self, count: Float[Array, " K"], *, point: bool) -> Int[Array, " K"]:
+        """The order of the components with the highest `gain`; the present one if none is better.
+
+        Of a Dirichlet or a Pitman-Yor process it is exactly the best. There beta_k is alpha_(k+1) +
+        beta_(k+1) - 1, so that the gammas of neighbouring sticks cancel. They leave, for a given
+        last component, ``-sum_k log(beta_k + sum_{j>k} n_j)``, and the others are best by
+        decreasing count. So it is enough to try every component as the last one.
+        """
+        place, here = jnp.arange(self.n_components), jnp.arange(self.n_components)[:, None]
+        last = jnp.sum(self.present()) - 1
+        # of those by decreasing count, number `here` is moved to the last place
+        later = jnp.where(place == last, here, jnp.where(place < here, place, place + 1))
+        moved = jnp.where((here < last) & (place <= last), later, place)
+        orders = jnp.concatenate([place[None], jnp.argsort(-count)[moved]])
+        gains = jax.vmap(lambda order: self.gain(count[order], point=point))(orders)
+        # what rounding may be is no reason to rename
+        slack = 4 * jnp.finfo(count.dtype).eps * gammaln(jnp.sum(count) + 2)
+        return orders[jnp.argmax(gains.at[0].add(slack))]
 
     def counts(self, prior: "StickBreaking") -> Float[Array, " K"]:
         """The counts that led from a prior to these sticks: the inverse of `update`."""
