@@ -37,7 +37,8 @@ def add_log_weights(components: Potentials, log_weights: Float[Array, "*R K"]) -
 def expected_log_joint(stats: Stats, potentials: Potentials) -> Float[Array, ""]:
     """``sum_nk r[n, k] logit[n, k]``, from the statistics of r: ``<stats, potentials>``.
 
-    A component without samples adds 0, whatever its potentials are.
+    A component without samples adds 0, whatever its potentials are. So does one of weight 0 (a
+    constant of -inf) whose count is the rounding of the others': the limit of ``n log n``.
 
     Example:
         >>> import jax.numpy as jnp, jaxgmm
@@ -50,7 +51,9 @@ def expected_log_joint(stats: Stats, potentials: Potentials) -> Float[Array, ""]
     kind = structure(potentials.structure)
     shift = kind.project(stats.mean - potentials.mean, potentials.factor)
     shift = jnp.where(stats.count[:, None] != 0, shift, 0)
-    linear = masked_product(stats.count, potentials.const)
+    rounding = jnp.finfo(stats.count.dtype).eps * jnp.maximum(jnp.sum(stats.count), 1)
+    unused = (potentials.const == -jnp.inf) & (stats.count <= rounding)
+    linear = masked_product(jnp.where(unused, 0, stats.count), potentials.const)
     between = masked_product(stats.count, jnp.sum(shift**2, axis=-1))
     within = kind.contract(stats.scatter, potentials.factor)
     return jnp.sum(linear - 0.5 * between) - 0.5 * within

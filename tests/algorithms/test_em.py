@@ -1,5 +1,7 @@
 """EM against scikit-learn, the MAP formulas, and known optima of Old Faithful."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,6 +50,24 @@ def assert_estimates(ours: Mixture, theirs: Point, scale: np.ndarray) -> None:
     np.testing.assert_allclose((ours.means - means) / scale, 0, atol=1e-8)
     error = (ours.covariances - covariances) / np.outer(scale, scale)
     np.testing.assert_allclose(error, 0, atol=1e-8)
+
+
+@pytest.mark.parametrize("covariance", ["full", "tied", "spherical"])
+@pytest.mark.parametrize("weights", ["dirichlet", "dirichlet_process"])
+def test_a_lane_whose_component_empties_goes_on(weights: str, covariance: str, dtype: str):
+    """The prior holds a component away from all rows: its weight becomes exactly 0."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(200, 2)), dtype)
+    prior = jaxgmm.default_prior(x, 3, covariance, weights)
+    for far in (6.0, 9.0, 20.0):
+        mean = jnp.asarray([[0.0, 0.0], [0.5, 0.0], [far, far]], dtype)
+        changes = {"mean": mean, "mean_precision": jnp.full(3, 500.0, dtype)}
+        held = replace(prior, components=replace(prior.components, **changes))
+        result = jaxgmm.fit(
+            jax.random.key(0), x, jaxgmm.em(held), 16, max_iter=3000, racing=False, moves=False
+        )
+        assert result.statuses() == {jaxgmm.Status.CONVERGED: 16}
+        assert float(jaxgmm.mixture(result.best).weights.min()) == 0
+        np.testing.assert_allclose(jaxgmm.elbo(result.best, x), result.best.objective, rtol=1e-5)
 
 
 @pytest.mark.parametrize("reg_covar", [0.0, 1e-6])
