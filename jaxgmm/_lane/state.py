@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
@@ -51,8 +52,8 @@ class State:
 def initial_state(
     prior: Prior, posterior: Prior, view: View, record: Any = (), memory: Any = ()
 ) -> State:
-    """A state before its first iteration."""
-    return State(
+    """A state before its first iteration, of arrays of its own, which may be donated."""
+    state = State(
         prior=prior,
         posterior=posterior,
         view=view,
@@ -62,6 +63,7 @@ def initial_state(
         record=record,
         memory=memory,
     )
+    return jax.tree.map(jnp.copy, state)
 
 
 def check_posterior(state: Any, what: str) -> None:

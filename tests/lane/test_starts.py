@@ -208,3 +208,27 @@ def test_starts_of_many_lanes_take_little_memory(name: str):
     assert memory is not None
     # one number for each row and lane would be 410 MB
     assert memory.temp_size_in_bytes < 200e6
+
+
+# every field of each is one that a state could share with its algorithm
+OWNERS = {
+    "em": lambda x: jaxgmm.em(jaxgmm.default_prior(x, K), reg_covar=1e-3),
+    "known and fixed": lambda x: jaxgmm.cavi(
+        jaxgmm.default_prior(x, K, jnp.eye(2), weights="fixed")
+    ),
+    "squarem": lambda x: jaxgmm.squarem(jaxgmm.cavi(jaxgmm.default_prior(x, K, "tied"))),
+    "svi": lambda x: jaxgmm.svi(
+        jaxgmm.default_prior(x, K), jaxgmm.natural_gradient(), 20, average=True
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OWNERS)
+def test_a_donated_state_leaves_its_algorithm_alone(name: str, separated: jax.Array):
+    algorithm = OWNERS[name](separated)
+    step = jax.jit(lambda a, state, x: a.step(state, x), donate_argnums=1)
+    for _ in range(2):
+        state = algorithm.init(jax.random.key(0), separated)
+        state = step(algorithm, step(algorithm, state, separated), separated)
+        assert int(state.n_iter) == 2
+    assert not any(a.is_deleted() for a in jax.tree.leaves(algorithm))
