@@ -10,6 +10,7 @@ from jaxgmm._estep.data import Rows, as_rows, prepare
 from jaxgmm._fit.loop import advance_lanes
 from jaxgmm._fit.mesh import advance_on, check_mesh, spread_rows
 from jaxgmm._lane.state import State
+from jaxgmm._numerics.checks import check_non_negative, check_positive
 
 
 def run(
@@ -42,6 +43,9 @@ def run(
     Returns:
         The states, and the objective after each iteration, ``(T, R)``; NaN where a lane had ended.
 
+    Raises:
+        ValueError: for ``tol < 0`` or ``max_iter < 1``, unless traced; a mesh with other axes.
+
     Example:
         >>> import jax, jaxgmm
         >>> x = jax.random.normal(jax.random.key(0), (100, 2))
@@ -52,6 +56,8 @@ def run(
         >>> history.shape
         (50, 4)
     """
+    check_non_negative("tol", tol)
+    check_positive("max_iter", max_iter)
     data = prepare(as_rows(x, sample_weight))
     if mesh is None:
         states, history, *_ = advance_lanes(
