@@ -60,6 +60,15 @@ SAMPLES = {
     "few rows": (x[:2], r"2 rows, fewer than the 3 components"),
     "another width": (jnp.concatenate([x, x], axis=1), r"4 features, but the prior has 2"),
     "another dtype": (x.astype("float32"), r"x is float32, but the prior is float64"),
+    "half precision": (x.astype("float16"), r"float32 or float64.*float16; convert"),
+    "brain float": (x.astype("bfloat16"), r"float32 or float64.*bfloat16; convert"),
+    "large": (with_row(1e160, 3), r"so large in rows 3, columns 0 that their squares overflow"),
+    "large and small": (with_row(-1e170, 0, 39), r"so large in rows 0, 39, columns 0 that"),
+    "large of float32": (
+        x.at[7].set(1e25).astype("float32"),
+        r"rows 7, columns 0, 1 that their squares overflow float32; drop.*divide x",
+    ),
+    "all large": (1e155 * x, r"so large in rows .* columns 0, 1 that"),
 }
 
 
@@ -115,6 +124,58 @@ def test_options(case: str):
         fit(**options)
 
 
+MASKS = {
+    "values": ([3, 17], "x is a masked array.*in rows 3, 17; drop these rows"),
+    "a row": (5, "masked values in rows 5;"),
+    "all": (slice(None), r"rows 0, 1, .* \.\.\. \(40 rows\)"),
+}
+
+
+@pytest.mark.parametrize("case", MASKS)
+def test_masked_samples(case: str):
+    index, message = MASKS[case]
+    masked = np.ma.masked_array(np.asarray(x))
+    masked[index] = np.ma.masked
+    for take in (fit, lambda rows: em.init(KEY, rows), lambda rows: jaxgmm.default_prior(rows, K)):
+        with pytest.raises(ValueError, match=message):
+            take(masked)
+    with pytest.raises(ValueError, match="masked array"):
+        fit(jaxgmm.Rows(masked))
+    with pytest.raises(ValueError, match="sample_weight is a masked array"):
+        fit(sample_weight=np.ma.masked_array(np.ones(40), masked.mask[:, 0]))
+    with pytest.raises(ValueError, match="means is a masked array"):
+        fit(init={"means": masked[np.asarray([3, 5, 17])]})
+
+
+def test_a_masked_array_without_masked_values_is_an_array():
+    prior = jaxgmm.default_prior(np.ma.masked_array(np.asarray(x)), K)
+    np.testing.assert_array_equal(prior.components.scale, proper.components.scale)
+
+
+def test_samples_that_are_just_not_too_large():
+    """The limit is that of the squares about the mean, wherever the data lie."""
+    for dtype, size in (("float32", 1e16), ("float64", 1e150)):
+        far = size * (x / x.std() + 1e3)
+        prior = jaxgmm.default_prior(far.astype(dtype), K, "diag")
+        assert bool(jnp.all(jnp.isfinite(prior.components.rate)))
+
+
+RUNS = {
+    "tol": ({"tol": -1.0}, "tol must be 0 or more, but it is -1"),
+    "tol, an array": ({"tol": jnp.asarray(-1e-9)}, "tol must be 0 or more"),
+    "tol of nan": ({"tol": float("nan")}, "tol must be 0 or more, but it is nan"),
+    "max_iter": ({"max_iter": 0}, "max_iter must be positive, but it is 0"),
+    "max_iter, an array": ({"max_iter": jnp.asarray(-3)}, "max_iter must be positive"),
+}
+
+
+@pytest.mark.parametrize("case", RUNS)
+def test_run(case: str):
+    options, message = RUNS[case]
+    with pytest.raises(ValueError, match=message):
+        jaxgmm.run(em, None, x, **options)  # type: ignore[arg-type]
+
+
 def test_algorithm():
     with pytest.raises(ValueError, match=r"must come from jaxgmm\.em.* but it is a str"):
         fit(algorithm="em")
@@ -128,6 +189,11 @@ STARTS = {
     "labels' dtype": ({"labels": jnp.zeros(40)}, "labels must be integers.*float64"),
     "labels out of range": ({"labels": jnp.full(40, 3)}, "labels must be from 0 to 2"),
     "responsibilities' shape": ({"responsibilities": jnp.ones((40, 2)) / 2}, r"\(40, 3\)"),
+    "nan responsibilities": (
+        {"responsibilities": jnp.full((40, 3), jnp.nan)},
+        "rows that sum to 1",
+    ),
+    "nan weights": ({"parameters": (jnp.full(K, jnp.nan), x[:3], unit)}, "NaN or infinity"),
     "responsibilities' sum": ({"responsibilities": jnp.ones((40, 3))}, "rows that sum to 1"),
     "weights' sum": ({"parameters": (jnp.ones(K), x[:3], unit)}, "weights must be.*sum to 1"),
     "negative weights": (
@@ -182,6 +248,14 @@ PRIORS = {
     ),
     "scale's shape": (lambda: components(scale=jnp.eye(2)), r"scale must have shape \(3, 2, 2\)"),
     "mean's rank": (lambda: components(mean=jnp.zeros(2)), r"mean must have shape \(K, D\)"),
+    "half precision": (
+        lambda: jax.tree.map(lambda a: a.astype("float16"), proper),
+        "float32 or float64, but they have float16; convert",
+    ),
+    "brain float": (
+        lambda: jaxgmm.flat_prior(K, 2, dtype="bfloat16"),
+        "float32 or float64, but they have bfloat16",
+    ),
     "two dtypes": (lambda: components(mean_precision=jnp.ones(3, "float32")), "float32, float64"),
     "asymmetric scale": (
         lambda: components(scale=jnp.stack([TWIST] * 3)),
@@ -290,3 +364,65 @@ def test_samples_after_the_fit(name: str):
         rows, message = SAMPLES[case]
         with pytest.raises(ValueError, match=message):
             AFTER[name](_state(), rows)
+
+
+LINE = (jnp.asarray([0.25, 0.75]), jnp.zeros((2, 1)), jnp.ones((2, 1, 1)))
+
+
+def mixture(**changes: Any) -> jaxgmm.Mixture:
+    return jaxgmm.Mixture(*LINE)._replace(**changes)
+
+
+MIXTURES = {
+    "zero variance": (
+        mixture(covariances=LINE[2].at[1].set(0)),
+        "covariances must be positive definite, but its smallest eigenvalue is 0",
+    ),
+    "negative variance": (mixture(covariances=-LINE[2]), "positive definite.* is -1"),
+    "indefinite covariance": (
+        jaxgmm.Mixture(LINE[0], x[:2], jnp.asarray([[[1.0, 2.0], [2.0, 1.0]]] * 2)),
+        "positive definite.* is -1",
+    ),
+    "asymmetric covariance": (
+        jaxgmm.Mixture(LINE[0], x[:2], jnp.stack([TWIST, TWIST])),
+        "covariances must be symmetric",
+    ),
+    "weights' sum": (mixture(weights=20 * LINE[0]), "sum to 1, but they are .* 5. 15."),
+    "negative weight": (mixture(weights=jnp.asarray([-0.5, 1.5])), "must be non-negative"),
+    "nan weight": (mixture(weights=LINE[0] * jnp.nan), "mixture has NaN or infinity in weights"),
+    "nan mean": (mixture(means=LINE[1] + jnp.nan), "NaN or infinity in means"),
+    "infinite covariance": (mixture(covariances=LINE[2] / 0), "NaN or infinity in covariances"),
+    "half precision": (
+        jaxgmm.Mixture(*(a.astype("float16") for a in LINE)),
+        "float32 or float64, but theirs are float16",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MIXTURES)
+def test_mixtures(case: str):
+    m, message = MIXTURES[case]
+    rows = x[:, : m.means.shape[1]]
+    for ask in (
+        lambda: jaxgmm.log_prob(m, rows),
+        lambda: jaxgmm.predict(m, rows),
+        lambda: jaxgmm.sample(KEY, m, 3),
+        lambda: jaxgmm.mixture(m),
+        lambda: jaxgmm.algebra.marginal(m, [0]),
+        lambda: jaxgmm.cdf(m, rows[:, 0], 0),
+        lambda: jaxgmm.quantile(m, 0.5, 0),
+        lambda: jaxgmm.sampled_entropy(KEY, m),
+        lambda: jaxgmm.sampled_kl(KEY, m, m),
+        lambda: jaxgmm.order_components(m),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ask()
+
+
+def test_a_traced_mixture_passes_whatever_its_values_are():
+    def density(variance: jax.Array) -> jax.Array:
+        return jaxgmm.log_prob(mixture(covariances=variance * LINE[2]), x[:1, :1])[0]
+
+    assert jnp.isfinite(jax.jit(density)(1.0))
+    assert jnp.isnan(jax.jit(density)(-1.0))
+    assert jnp.isfinite(jax.grad(density)(1.0))

@@ -1,5 +1,6 @@
 """Given starts: what a user says of where a lane begins."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,13 @@ from jaxgmm._lane.state import State
 from jaxgmm._model.estimate import given_estimate
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import View
-from jaxgmm._numerics.checks import check_covariance, check_leaves_finite, check_simplex, is_traced
+from jaxgmm._numerics.checks import (
+    check_covariance,
+    check_leaves_finite,
+    check_simplex,
+    is_traced,
+    unmasked,
+)
 from jaxgmm._numerics.pytree import replace
 
 GIVEN = ("responsibilities", "labels", "means", "parameters", "posterior", "state")
@@ -83,6 +90,7 @@ def check_start(start: Any, prior: Prior, n_samples: int) -> Checked:
             f"{', '.join(repr(n) for n in GIVEN)}; but it is {start!r}."
         )
     ((name, value),) = start.items()
+    value = jax.tree.map(functools.partial(unmasked, name), value)
     return {name: _CHECKS[name](value, prior, n_samples)}
 
 
@@ -108,7 +116,7 @@ def _check_responsibilities(value: Any, prior: Prior, n_samples: int) -> Array:
     _check_shape("responsibilities", r, (n_samples, prior.n_components))
     if not is_traced(r):
         values = np.asarray(r)
-        if (values < 0).any() or np.abs(values.sum(axis=1) - 1).max() > 1e-3:
+        if not ((values >= 0).all() and np.abs(values.sum(axis=1) - 1).max() <= 1e-3):
             raise ValueError(
                 "responsibilities must be non-negative with rows that sum to 1; "
                 "divide each row by its sum."

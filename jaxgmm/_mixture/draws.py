@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from jaxgmm._estep.structures import structure
 from jaxgmm._lane.state import State, check_posterior
-from jaxgmm._mixture.mixture import Mixture, estimate, is_predictive
+from jaxgmm._mixture.mixture import Mixture, check_fitted, estimate, is_predictive
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import draw
 from jaxgmm._numerics.checks import check_positive_int, is_traced
@@ -30,7 +30,7 @@ def sample(
         ((10, 2), (10,))
     """
     check_positive_int("n", n)
-    return _sample(key, state, n)
+    return _sample(key, check_fitted(state), n)
 
 
 def draw_samples(key: Array, state: State | Mixture, n: int) -> tuple[Array, Array]:

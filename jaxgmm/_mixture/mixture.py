@@ -13,12 +13,21 @@ from jaxgmm._lane.state import State
 from jaxgmm._model.checks import check_model
 from jaxgmm._model.estimate import Estimate
 from jaxgmm._numerics import linalg
-from jaxgmm._numerics.checks import check_samples
+from jaxgmm._numerics.checks import (
+    check_covariance,
+    check_leaves_finite,
+    check_samples,
+    check_simplex,
+    is_float,
+)
 from jaxgmm._numerics.special import LOG_2PI
 
 
 class Mixture(NamedTuple):
-    """A Gaussian mixture: ``weights (K,)``, ``means (K, D)``, ``covariances (K, D, D)``."""
+    """A Gaussian mixture: ``weights (K,)``, ``means (K, D)``, ``covariances (K, D, D)``.
+
+    What takes one checks that its values are those of a mixture.
+    """
 
     weights: Float[Array, " K"]
     means: Float[Array, "K D"]
@@ -35,7 +44,7 @@ def potentials_at(m: Mixture, lower: Float[Array, "K D D"]) -> Potentials:
 
 
 def check_mixture(mixture: Any) -> Mixture:
-    """A `Mixture` whose shapes and dtypes belong together; its values may be traced."""
+    """A `Mixture` whose shapes, dtypes and values belong together; traced values pass."""
     if not isinstance(mixture, tuple) or len(mixture) != 3:
         raise ValueError(
             f"expected a jaxgmm.Mixture, but got a {type(mixture).__name__}; of a fitted state "
@@ -51,13 +60,21 @@ def check_mixture(mixture: Any) -> Mixture:
             f"({k}, {d}, {d}), but theirs are {shapes[0]}, {shapes[1]} and {shapes[2]}; for many "
             "mixtures at once use jax.vmap."
         )
-    if len({a.dtype for a in m}) > 1 or not jnp.issubdtype(m.means.dtype, jnp.floating):
+    if len({a.dtype for a in m}) > 1 or not is_float(m.means.dtype):
         names = ", ".join(str(a.dtype) for a in m)
         raise ValueError(
-            "weights, means and covariances must have one floating-point dtype, but theirs are "
-            f"{names}; convert them with astype."
+            "weights, means and covariances must have one floating-point dtype, float32 or "
+            f"float64, but theirs are {names}; convert them with astype."
         )
+    check_leaves_finite("the mixture", m)
+    check_simplex("the mixture's weights", m.weights)
+    check_covariance("the mixture's covariances", m.covariances)
     return m
+
+
+def check_fitted(state: State | Mixture) -> State | Mixture:
+    """What can be asked about: a state as it is, or a mixture that is one."""
+    return state if isinstance(state, State) else check_mixture(state)
 
 
 def estimate(state: State | Mixture) -> Estimate:
@@ -96,7 +113,7 @@ def view(state: State | Mixture) -> Potentials:
 
 def check_fitted_samples(state: State | Mixture, x: ArrayLike | Rows) -> Array:
     """The samples, of the width and dtype of what is to be asked about them."""
-    x = check_samples(x.x if isinstance(x, Rows) else x)
+    x = check_samples(x.x if isinstance(x, Rows) else x, far=True)
     if not isinstance(state, State):
         means = check_mixture(state).means
         if (x.shape[1], x.dtype) != (means.shape[1], means.dtype):

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from jaxgmm._lane.state import State
-from jaxgmm._mixture.mixture import Mixture, estimate, is_predictive, mixture
+from jaxgmm._mixture.mixture import Mixture, check_fitted, estimate, is_predictive, mixture
 from jaxgmm._mixture.scale_mixture import ScaleMixture, cdf_of, quantile_of
 from jaxgmm._numerics.checks import is_traced
 
@@ -91,7 +91,7 @@ def _quantile(state: State | Mixture, p: Array, feature: int) -> Array:
 
 def _check_feature(state: State | Mixture, feature: int | None) -> tuple[int, Any]:
     """The feature's index and the dtype of the density."""
-    means = jax.eval_shape(mixture, state).means
+    means = jax.eval_shape(mixture, check_fitted(state)).means
     d = means.shape[1]
     if feature is None and d > 1:
         raise ValueError(f"there are {d} features: say which one by feature=0 to {d - 1}.")

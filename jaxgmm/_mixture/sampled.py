@@ -15,7 +15,13 @@ from jaxgmm._estep.log_evidence import row_log_evidence
 from jaxgmm._lane.state import State, check_posterior
 from jaxgmm._mixture.density import log_density
 from jaxgmm._mixture.draws import draw_samples
-from jaxgmm._mixture.mixture import Mixture, check_fitted_samples, estimate, mixture
+from jaxgmm._mixture.mixture import (
+    Mixture,
+    check_fitted,
+    check_fitted_samples,
+    estimate,
+    mixture,
+)
 from jaxgmm._model.views import sampled_potentials
 from jaxgmm._numerics.checks import check_positive_int
 
@@ -125,7 +131,7 @@ def sampled_entropy(key: Array, state: State | Mixture, n_draws: int = 10_000) -
         True
     """
     _check_draws(n_draws)
-    return _sampled_mean(key, state, None, n_draws)
+    return _sampled_mean(key, check_fitted(state), None, n_draws)
 
 
 def sampled_kl(key: Array, p: State | Mixture, q: State | Mixture, n_draws: int = 10_000) -> Value:
@@ -147,7 +153,7 @@ def sampled_kl(key: Array, p: State | Mixture, q: State | Mixture, n_draws: int 
         True
     """
     _check_draws(n_draws)
-    first, second = (jax.eval_shape(mixture, a).means for a in (p, q))
+    first, second = (jax.eval_shape(mixture, check_fitted(a)).means for a in (p, q))
     if (first.shape[1], first.dtype) != (second.shape[1], second.dtype):
         raise ValueError(
             f"p is of {first.shape[1]} features of {first.dtype}, but q of {second.shape[1]} of "

@@ -9,6 +9,7 @@ from jax import Array
 from jaxgmm._numerics.checks import (
     check_leaves_finite,
     holds,
+    is_float,
     is_traced,
 )
 
@@ -20,10 +21,10 @@ def check_prior(prior: Any) -> Any:
     prior = jax.tree.map(lambda a: jnp.asarray(a, jnp.asarray(a).dtype), prior)
     weights, components = prior.weights, prior.components
     dtypes = {str(a.dtype) for a in jax.tree.leaves(prior)}
-    if len(dtypes) > 1 or not jnp.issubdtype(components.mean.dtype, jnp.floating):
+    if len(dtypes) > 1 or not is_float(components.mean.dtype):
         raise ValueError(
-            "all leaves of the prior must have one floating-point dtype, but they have "
-            f"{', '.join(sorted(dtypes))}; convert them with astype."
+            "all leaves of the prior must have one floating-point dtype, float32 or float64, but "
+            f"they have {', '.join(sorted(dtypes))}; convert them with astype."
         )
     if components.mean.ndim != 2:
         raise ValueError(

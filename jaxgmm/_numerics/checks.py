@@ -50,16 +50,41 @@ def check_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be positive, but it is {value}.")
 
 
-def _rows(mask: Any) -> str:
+def _rows(mask: Any, what: str = "rows") -> str:
     rows = np.flatnonzero(np.asarray(mask))
     shown = ", ".join(str(r) for r in rows[:10])
-    return f"{shown}, ... ({len(rows)} rows)" if len(rows) > 10 else shown
+    return f"{shown}, ... ({len(rows)} {what})" if len(rows) > 10 else shown
 
 
-def check_samples(x: Any, n_features: int | None = None, name: str = "x") -> Array:
-    """The samples as a 2-d floating-point array of finite values."""
+def is_float(dtype: Any) -> bool:
+    """Whether it is a dtype that mixtures are computed in."""
+    return str(dtype) in ("float32", "float64")
+
+
+def unmasked(name: str, values: Any) -> Any:
+    """The values, a masked array as a plain one; refuse it if any value is masked."""
+    if not isinstance(values, np.ma.MaskedArray):
+        return values
+    mask = np.ma.getmaskarray(values)
+    if mask.any():
+        rows = _rows(mask.any(axis=tuple(range(1, mask.ndim))))
+        raise ValueError(
+            f"{name} is a masked array with masked values in rows {rows}; drop these rows, or "
+            f"impute the values, for instance with {name}.filled."
+        )
+    return values.data
+
+
+def check_samples(
+    x: Any, n_features: int | None = None, name: str = "x", *, far: bool = False
+) -> Array:
+    """The samples as a 2-d floating-point array of finite values.
+
+    Unless they may lie ``far`` away, as those that nothing is fitted to, the sum of their squares
+    must not overflow either.
+    """
     if not isinstance(x, jax.Array | Tracer):
-        x = np.asarray(x)
+        x = np.asarray(unmasked(name, x))
     if x.ndim != 2:
         raise ValueError(
             f"{name} must be 2-d, samples by features, but its shape is {tuple(x.shape)}; "
@@ -67,9 +92,9 @@ def check_samples(x: Any, n_features: int | None = None, name: str = "x") -> Arr
         )
     if x.shape[0] == 0 or x.shape[1] == 0:
         raise ValueError(f"{name} is empty: its shape is {tuple(x.shape)}.")
-    if not jnp.issubdtype(x.dtype, jnp.floating):
+    if not is_float(x.dtype):
         raise ValueError(
-            f"{name} must be floating-point, but its dtype is {x.dtype}; "
+            f"{name} must be floating-point, float32 or float64, but its dtype is {x.dtype}; "
             f"convert it, for instance with {name}.astype('float32')."
         )
     if n_features is not None and x.shape[1] != n_features:
@@ -81,7 +106,37 @@ def check_samples(x: Any, n_features: int | None = None, name: str = "x") -> Arr
         if not finite.all():
             where = f"rows {_rows(~finite)}" if finite.ndim else "some row of some process"
             raise ValueError(f"{name} has NaN or infinity in {where}; drop or impute them first.")
+        if not far:
+            check_magnitude(x, name)
     return x
+
+
+def check_magnitude(x: Array, name: str = "x") -> None:
+    """Refuse samples the sum of whose squares about their mean, times N, overflows the dtype.
+
+    One factor of N is that of a scatter, and the other leaves room for weights, and for precisions
+    whose inverse must not be subnormal.
+    """
+    with jax.ensure_compile_time_eval():
+        if np.isfinite(np.asarray(for_everyone(_scatter_times_n, x))):
+            return
+    where = "some row of some process"
+    if is_local(x):
+        values = np.asarray(x, np.longdouble)
+        # the mean may be that of one huge value
+        squares = (values - np.median(values, axis=0)) ** 2
+        bad = squares >= min(squares.max(), jnp.finfo(x.dtype).max / (x.shape[0] * x.size))
+        rows, columns = _rows(bad.any(axis=1)), _rows(bad.any(axis=0), "columns")
+        where = f"rows {rows}, columns {columns}"
+    raise ValueError(
+        f"{name} has values so large in {where} that their squares overflow {x.dtype}; drop these "
+        f"rows, or divide {name} by a constant."
+    )
+
+
+def _scatter_times_n(x: Array) -> Array:
+    centred = x - jnp.sum(x / x.shape[0], axis=0)
+    return jnp.sum(centred**2) * x.shape[0]
 
 
 def _finite_rows(x: Array) -> Array:
@@ -114,6 +169,7 @@ def check_weights(sample_weight: Any, x: Array, name: str = "sample_weight") -> 
     """Sample weights as an (N,) array of the samples' dtype: finite, non-negative, not all 0."""
     if sample_weight is None:
         return None
+    sample_weight = unmasked(name, sample_weight)
     shape = tuple(np.shape(sample_weight))
     if shape != (x.shape[0],):
         raise ValueError(f"{name} must have shape ({x.shape[0]},), but its shape is {shape}.")
@@ -168,14 +224,16 @@ def check_covariance(name: str, matrix: Any, n_features: int | None = None) -> A
 
 
 def check_simplex(name: str, weights: Any) -> None:
-    """Refuse weights that are negative or do not sum to 1."""
+    """Refuse weights that are negative or do not sum to 1; traced values pass."""
+    if is_traced(weights):
+        return
     values = np.asarray(weights, np.float64)
-    if (values < 0).any() or abs(values.sum() - 1) > 1e-3:
+    if not ((values >= 0).all() and abs(values.sum() - 1) <= 1e-3):
         raise ValueError(f"{name} must be non-negative and sum to 1, but they are {values}.")
 
 
 def check_leaves_finite(what: str, tree: Any) -> None:
-    """Refuse NaN and infinity in any leaf, naming it."""
+    """Refuse NaN and infinity in any leaf, naming it; traced leaves pass."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if not np.isfinite(np.asarray(leaf)).all():
+        if not is_traced(leaf) and not np.isfinite(np.asarray(leaf)).all():
             raise ValueError(f"{what} has NaN or infinity in {jax.tree_util.keystr(path)[1:]}.")
