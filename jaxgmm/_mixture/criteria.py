@@ -1,7 +1,5 @@
 """Criteria by which fits are compared: BIC, AIC and ICL."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -12,14 +10,17 @@ from jaxgmm._estep.data import Rows
 from jaxgmm._estep.log_evidence import log_evidence
 from jaxgmm._estep.potentials import Potentials, logits
 from jaxgmm._lane.state import State
-from jaxgmm._mixture.mixture import check_fitted_samples, estimate, is_predictive, view
+from jaxgmm._mixture.mixture import check_fitted_rows, estimate, is_predictive, view
 from jaxgmm._numerics.blocks import map_blocks
 
 
-def bic(state: State, x: ArrayLike | Rows) -> Float[Array, ""]:
+def bic(
+    state: State, x: ArrayLike | Rows, *, sample_weight: ArrayLike | None = None
+) -> Float[Array, ""]:
     """Bayesian information criterion ``-2 loglik + df log N`` (Schwarz 1978); smaller is better.
 
-    The likelihood is that of `mixture`, so the criterion is most meaningful after EM.
+    The likelihood is that of `mixture`, so the criterion is most meaningful after EM. N is the
+    number of samples, or the sum of their weights, non-negative, ``(N,)``.
 
     Example:
         >>> import jax, jaxgmm
@@ -28,12 +29,17 @@ def bic(state: State, x: ArrayLike | Rows) -> Float[Array, ""]:
         >>> bool(jaxgmm.bic(state, x) > jaxgmm.aic(state, x))
         True
     """
-    x = check_fitted_samples(state, x)
-    return -2 * _log_likelihood(state, x) + state.posterior.n_parameters * math.log(x.shape[0])
+    rows = check_fitted_rows(state, x, sample_weight)
+    penalty = state.posterior.n_parameters * jnp.log(rows.total)
+    return -2 * _log_likelihood(state, rows) + penalty
 
 
-def aic(state: State, x: ArrayLike | Rows) -> Float[Array, ""]:
+def aic(
+    state: State, x: ArrayLike | Rows, *, sample_weight: ArrayLike | None = None
+) -> Float[Array, ""]:
     """Akaike's information criterion ``-2 loglik + 2 df`` (Akaike 1974); smaller is better.
+
+    Samples and weights are as in `bic`.
 
     Example:
         >>> import jax, jaxgmm
@@ -42,14 +48,17 @@ def aic(state: State, x: ArrayLike | Rows) -> Float[Array, ""]:
         >>> bool(jaxgmm.aic(state, x) < jaxgmm.bic(state, x))
         True
     """
-    x = check_fitted_samples(state, x)
-    return -2 * _log_likelihood(state, x) + 2 * state.posterior.n_parameters
+    rows = check_fitted_rows(state, x, sample_weight)
+    return -2 * _log_likelihood(state, rows) + 2 * state.posterior.n_parameters
 
 
-def icl(state: State, x: ArrayLike | Rows) -> Float[Array, ""]:
+def icl(
+    state: State, x: ArrayLike | Rows, *, sample_weight: ArrayLike | None = None
+) -> Float[Array, ""]:
     """Integrated completed likelihood ``bic - 2 sum_n log max_k r[n, k]``; smaller is better.
 
-    Biernacki, Celeux & Govaert 2000, with the most probable assignment, as in mclust.
+    Biernacki, Celeux & Govaert 2000, with the most probable assignment, as in mclust. Samples and
+    weights are as in `bic`.
 
     Example:
         >>> import jax, jaxgmm
@@ -58,18 +67,18 @@ def icl(state: State, x: ArrayLike | Rows) -> Float[Array, ""]:
         >>> bool(jaxgmm.icl(state, x) == jaxgmm.bic(state, x))  # one component: no doubt
         True
     """
-    x = check_fitted_samples(state, x)
-    return bic(state, x) - 2 * _log_assignment(state, x)
+    rows = check_fitted_rows(state, x, sample_weight)
+    return bic(state, rows) - 2 * _log_assignment(state, rows)
 
 
 @jax.jit
-def _log_likelihood(state: State, x: Array) -> Array:
-    return log_evidence(x, plug_in(state))
+def _log_likelihood(state: State, rows: Rows) -> Array:
+    return log_evidence(rows, plug_in(state))
 
 
 @jax.jit
-def _log_assignment(state: State, x: Array) -> Array:
-    return log_assignment(plug_in(state), x, None)
+def _log_assignment(state: State, rows: Rows) -> Array:
+    return log_assignment(plug_in(state), rows.x, rows.weight)
 
 
 def log_assignment(potentials: Potentials, x: Array, weight: Array | None) -> Array:

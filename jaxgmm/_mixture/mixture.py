@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple, TypeGuard
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -20,6 +21,7 @@ from jaxgmm._numerics.checks import (
     check_simplex,
     is_float,
 )
+from jaxgmm._numerics.devices import on_automatic_axes
 from jaxgmm._numerics.special import LOG_2PI
 
 
@@ -128,5 +130,6 @@ def check_fitted_samples(state: State | Mixture, x: ArrayLike | Rows) -> Array:
 
 def check_fitted_rows(state: State, x: ArrayLike | Rows, sample_weight: ArrayLike | None) -> Rows:
     """`check_fitted_samples` with the weights that are given in the rows or beside them."""
+    x, sample_weight = jax.tree.map(on_automatic_axes, (x, sample_weight))
     rows = check_rows(x, sample_weight)
     return Rows(check_fitted_samples(state, rows.x), rows.weight)

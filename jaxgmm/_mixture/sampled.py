@@ -24,6 +24,7 @@ from jaxgmm._mixture.mixture import (
 )
 from jaxgmm._model.views import sampled_potentials
 from jaxgmm._numerics.checks import check_positive_int
+from jaxgmm._numerics.devices import on_automatic_axes
 
 Value = tuple[Float[Array, "*N"], Float[Array, "*N"]]
 
@@ -107,7 +108,8 @@ def outlier_scores(
         [False  True  True]
     """
     _check_draws(n_draws)
-    return _outlier_scores(key, state, check_fitted_samples(state, x), n_draws)
+    x = on_automatic_axes(check_fitted_samples(state, x))
+    return _outlier_scores(key, state, x, n_draws)
 
 
 @functools.partial(jax.jit, static_argnames="n_draws")

@@ -225,6 +225,25 @@ def test_elbo_on_weighted_rows(fitted):
         np.testing.assert_allclose(weighted, repeated, rtol=1e-11)
 
 
+@pytest.mark.parametrize("name", ["em", "cavi"])
+def test_criteria_on_weighted_rows(name: str, fitted):
+    """Whole weights are repetitions, and N is their sum."""
+    state, x = fitted(name)
+    times = jnp.arange(150) % 4
+    repeated, weight = jnp.repeat(x, times, axis=0), times.astype(float)
+    for criterion in (jaxgmm.bic, jaxgmm.aic, jaxgmm.icl):
+        expected = criterion(state, repeated)
+        found = criterion(state, x, sample_weight=weight)
+        np.testing.assert_allclose(found, expected, rtol=1e-10)
+        np.testing.assert_allclose(criterion(state, jaxgmm.Rows(x, weight)), found, rtol=1e-13)
+        np.testing.assert_allclose(criterion(state, jaxgmm.Rows(x)), criterion(state, x))
+        with pytest.raises(ValueError, match="non-negative, but rows 2 are not"):
+            criterion(state, x, sample_weight=weight.at[2].set(-1))
+    gap = jaxgmm.bic(state, jaxgmm.Rows(x, 0.25 * weight)) - 0.25 * jaxgmm.bic(state, repeated)
+    df, n = state.posterior.n_parameters, float(weight.sum())
+    np.testing.assert_allclose(gap, df * (np.log(0.25 * n) - 0.25 * np.log(n)), rtol=1e-10)
+
+
 def test_lanes_by_vmap():
     x = clusters(n=150)
     states = jaxgmm.fit(
