@@ -15,6 +15,7 @@ from jaxgmm._estep.passes.whitened import whitened_lane
 from jaxgmm._estep.potentials import Potentials, expected_log_joint
 from jaxgmm._estep.stats import Stats
 from jaxgmm._numerics.checks import check_choice
+from jaxgmm._numerics.devices import varying_as
 from jaxgmm._numerics.pytree import replace, take
 
 
@@ -115,16 +116,8 @@ def estep_on(
     block_size: int | None = None,
 ) -> Stats:
     """`estep` on prepared data; a lane that is not ``active`` may be computed carelessly."""
-    sums: Sums = pass_sums(
-        path,
-        block_size,
-        data.axis,
-        data.x,
-        data.weight,
-        data.centre,
-        jnp.asarray(active),
-        potentials,
-    )
+    args = (data.x, data.weight, data.centre, jnp.asarray(active), potentials)
+    sums: Sums = pass_sums(path, block_size, data.axis, *varying_as(args, args))
     stats = Stats(
         count=sums.count,
         mean=sums.mean,

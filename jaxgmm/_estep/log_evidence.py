@@ -14,6 +14,7 @@ from jaxgmm._estep.passes.common import Sums
 from jaxgmm._estep.potentials import Potentials, expected_log_joint, logits
 from jaxgmm._estep.stats import Stats
 from jaxgmm._numerics.blocks import map_blocks
+from jaxgmm._numerics.devices import varying_as
 
 
 def row_log_evidence(
@@ -56,8 +57,8 @@ def log_evidence(
 
 def log_evidence_on(data: Data, potentials: Potentials) -> Float[Array, ""]:
     """`log_evidence` of prepared data."""
-    centre = lax.stop_gradient(data.centre)
-    return _log_evidence(data.axis, data.x, data.weight, centre, potentials)
+    args = (data.x, data.weight, lax.stop_gradient(data.centre), potentials)
+    return _log_evidence(data.axis, *varying_as(args, args))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxgmm._numerics.devices import on_cpu
+from jaxgmm._numerics.devices import on_cpu, varying_as
 
 Carry = TypeVar("Carry")
 
@@ -73,6 +73,7 @@ def scan_blocks(
     ``weight`` is ``(W, N)``, or None for ones. The last block is moved back to end at row N, and
     the rows it then shares with the one before it get weight 0: no padding, no copy.
     """
+    carry = varying_as((rows, weight, carry), carry)
     first = jax.tree.leaves(rows)[0]
     n_samples = first.shape[0]
     n_blocks = -(-n_samples // block_size)

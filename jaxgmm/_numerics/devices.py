@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 from jax import lax
+from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -36,12 +37,33 @@ def automatic(mesh: Mesh) -> Mesh:
 
 def on_automatic_axes(x: Any) -> Any:
     """The same array, if it lies along explicit axes of a mesh, along automatic ones."""
-    if not isinstance(x, jax.Array) or not isinstance(x.sharding, NamedSharding):
+    if not isinstance(x, jax.Array) or isinstance(x, Tracer):
+        return x
+    if not isinstance(x.sharding, NamedSharding):
         return x
     mesh = x.sharding.mesh
     if not isinstance(mesh, Mesh) or AxisType.Explicit not in mesh.axis_types:
         return x
     return jax.device_put(x, NamedSharding(automatic(mesh), x.sharding.spec))
+
+
+def varying_as(others: Any, tree: Any) -> Any:
+    """The tree as one that differs from device to device wherever any of the others does.
+
+    Inside a `jax.shard_map` that checks this (``check_vma``) the branches of a condition, and a
+    loop's first and later values, must agree. Elsewhere it is the tree itself.
+    """
+
+    def axes_of(a: Any) -> frozenset[str]:
+        return jax.typeof(a).manual_axis_type.varying
+
+    axes = frozenset().union(*(axes_of(a) for a in jax.tree.leaves(others)))
+
+    def vary(a: Any) -> Any:
+        missing = tuple(axes - axes_of(a))
+        return lax.pcast(a, missing, to="varying") if missing else a
+
+    return jax.tree.map(vary, tree)
 
 
 def on_cpu() -> bool:

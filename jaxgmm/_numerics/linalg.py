@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
-from jaxgmm._numerics.devices import by_platform
+from jaxgmm._numerics.devices import by_platform, varying_as
 
 HIGHEST = lax.Precision.HIGHEST
 
@@ -148,7 +148,9 @@ def _cholesky_by_rows(a: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
         row = jnp.where(index >= j, row / jnp.sqrt(pivot), 0)
         return lax.dynamic_update_index_in_dim(upper, row, j, upper.ndim - 2)
 
-    return jnp.swapaxes(lax.fori_loop(0, a.shape[-1], step, jnp.zeros_like(a)), -1, -2)
+    return jnp.swapaxes(
+        lax.fori_loop(0, a.shape[-1], step, varying_as(a, jnp.zeros_like(a))), -1, -2
+    )
 
 
 def _inverse_factor_by_rows(lower: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
@@ -162,7 +164,7 @@ def _inverse_factor_by_rows(lower: Float[Array, "*K D D"]) -> Float[Array, "*K D
         new = (eye[i] - einsum("...j,...jk->...k", row, inverse)) / pivot
         return lax.dynamic_update_index_in_dim(inverse, new, i, inverse.ndim - 2)
 
-    inverse = lax.fori_loop(0, lower.shape[-1], step, jnp.zeros_like(lower))
+    inverse = lax.fori_loop(0, lower.shape[-1], step, varying_as(lower, jnp.zeros_like(lower)))
     return jnp.swapaxes(inverse, -1, -2)
 
 

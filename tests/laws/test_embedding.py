@@ -135,6 +135,25 @@ def test_inside_shard_map(problem: Problem, alone: jaxgmm.State):
     check_devices(found, problem, alone)
 
 
+@pytest.mark.parametrize(
+    "families", [["full"], pytest.param(["tied", "diag", "spherical"], marks=pytest.mark.slow)]
+)
+def test_checked_shard_maps_and_explicit_axes_give_what_one_device_gives(families: list[str]):
+    """Both are JAX's defaults, ``check_vma`` of `jax.shard_map` and the axes of `jax.make_mesh`."""
+    program = Path(devices.__file__).with_name("checked_meshes.py")
+    done = subprocess.run(
+        [sys.executable, str(program), *families],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found) == 24 + 6 * len(families)
+    assert max(found.values()) < 1e-10, found
+
+
 @pytest.mark.slow
 def test_inside_shard_map_on_two_devices(problem: Problem, alone: jaxgmm.State):
     done = subprocess.run(

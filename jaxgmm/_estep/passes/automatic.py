@@ -9,6 +9,7 @@ from jaxgmm._estep.passes.feature import feature_pass
 from jaxgmm._estep.passes.whitened import whitened_lane
 from jaxgmm._estep.potentials import Potentials
 from jaxgmm._estep.structures import structure
+from jaxgmm._numerics.devices import varying_as
 from jaxgmm._numerics.pytree import take
 
 # The feature pass is taken where (spread / sd)^2 * eps, its relative rounding error, stays below
@@ -65,6 +66,7 @@ def automatic_pass(
 
     shapes = jax.eval_shape(fast)
     blank = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    blank = varying_as((x, weight, potentials), blank)
     sums = lax.cond(n_careful == lanes, lambda: blank, fast)
     # the branch keeps XLA from moving a single lane's whitened pass out of a loop of no turns
     return lax.cond(n_careful > 0, lambda: lax.fori_loop(0, n_careful, redo, sums), lambda: sums)
