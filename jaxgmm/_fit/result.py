@@ -1,6 +1,7 @@
 """What a fit returns."""
 
 from collections import Counter
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +17,10 @@ from jaxgmm._numerics.pytree import pick
 _OPTIMA = 5
 # Nats of rounding in an objective that are worth a sentence.
 _COARSE = 0.01
+# Nats within which two objectives are one optimum at least; and iterations at the tolerance's rate
+# that a lane may be away from its optimum where it stops: EM's rate is often 0.99.
+_RESOLUTION = 0.01
+_ITERATIONS_AWAY = 100
 
 
 def best_lane(status: np.ndarray, objective: np.ndarray) -> int:
@@ -39,6 +44,7 @@ class Result:
         interrupted: whether Ctrl-C ended the fit.
         notes: sentences about the data that a user should know.
         precision: nats that rounding alone may change in an objective.
+        resolution: nats within which the objectives of two lanes count as one optimum.
     """
 
     def __init__(
@@ -50,6 +56,7 @@ class Result:
         notes: tuple[str, ...],
         *,
         precision: float = 0.0,
+        resolution: float = _RESOLUTION,
     ):
         self.algorithm = algorithm
         self.states = states
@@ -57,6 +64,7 @@ class Result:
         self.interrupted = interrupted
         self.notes = notes
         self.precision = precision
+        self.resolution = resolution
 
     @property
     def failed(self) -> np.ndarray:
@@ -78,12 +86,14 @@ class Result:
         """The state of the best lane, without the lane axis."""
         return pick(self.states, self.best_index)
 
-    def optima(self, tolerance: float = 0.01) -> list[tuple[float, int]]:
+    def optima(self, tolerance: float | None = None) -> list[tuple[float, int]]:
         """The optima that the lanes found: ``(objective, number of lanes)``, the best first.
 
         Only lanes that converged count. Two lanes are at one optimum if their objectives differ by
-        at most ``tolerance`` nats, or are linked by objectives of other lanes at such distances.
+        at most ``tolerance`` nats, by default ``resolution``, or are linked by objectives of other
+        lanes at such distances.
         """
+        tolerance = self.resolution if tolerance is None else tolerance
         status = np.asarray(self.states.status)
         found = np.asarray(self.states.objective, np.float64)[status == Status.CONVERGED]
         found = np.sort(found)[::-1]
@@ -159,6 +169,15 @@ class Result:
 
     def __repr__(self) -> str:
         return f"<jaxgmm.Result: {self.summary()}>"
+
+
+def resolution_of(tol: Any, total: Any) -> float:
+    """Nats within which two lanes are at one optimum, after a fit of ``total`` samples.
+
+    A lane stops where an iteration gains ``tol`` nats a sample. Where each gains 1% less than the
+    one before, a hundred times as much is left to gain.
+    """
+    return max(_RESOLUTION, _ITERATIONS_AWAY * float(tol) * float(total))
 
 
 def _flat_columns(x: Array) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ from jaxgmm._fit.result import Result
 from jaxgmm.plot._style import COLOURS, GREY, nats, new_axes, remark
 
 
-def optima(result: Result | Any, ax: Axes | None = None, *, tolerance: float = 0.01) -> Axes:
+def optima(result: Result | Any, ax: Axes | None = None, *, tolerance: float | None = None) -> Axes:
     """How many lanes ended at each optimum, against its objective.
 
     The optima are those of `Result.optima`: only lanes that converged count, and objectives within
@@ -20,7 +20,7 @@ def optima(result: Result | Any, ax: Axes | None = None, *, tolerance: float = 0
     Args:
         result: from `jaxgmm.fit`; with ``racing=False`` every lane reaches its optimum.
         ax: axes to draw on; by default new axes.
-        tolerance: in nats.
+        tolerance: in nats; by default ``result.resolution``.
 
     Raises:
         ValueError: if no lane converged.

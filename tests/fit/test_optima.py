@@ -9,6 +9,7 @@ import pytest
 
 import jaxgmm
 from jaxgmm import Status
+from jaxgmm._fit.result import Result, resolution_of
 
 
 class Problem(NamedTuple):
@@ -88,3 +89,19 @@ def test_sixteen_lanes_are_as_good_as_a_start_at_the_truth(number: int):
         gains.append(float(best.objective - truth.objective) / len(x))
     assert sum(gain <= -0.01 for gain in gains) <= MISSED.get(number, 0), gains
     assert min(gains) > -0.02
+
+
+@pytest.mark.parametrize(("n", "gap"), [(10_000, 2.5), (20_000, 2.5), (20_000, 2.3)])
+def test_lanes_that_stopped_short_of_one_optimum_are_at_one(n: int, gap: float):
+    """Overlapping clusters: EM is slow, and lanes stop up to 0.3 nats apart."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(n, 2)) + gap / 2**0.5 * (np.arange(n) >= n // 2)[:, None]
+    algorithm = jaxgmm.em(jaxgmm.default_prior(x, 2))
+    found = jaxgmm.fit(jax.random.key(0), x, algorithm, 16, racing=False, moves=False)
+    assert len(found.optima(0.01)) > 1
+    resolution = resolution_of(1e-6, n)
+    result = Result(algorithm, found.states, None, False, (), resolution=resolution)
+    assert [lanes for _, lanes in result.optima()] == [16]
+    assert "(16 lanes)" in result.summary()
+    assert result.optima(0.01) == found.optima(0.01)
+    assert resolution_of(0, n) == Result(algorithm, found.states, None, False, ()).resolution
