@@ -1,11 +1,13 @@
 """Potentials: what a view of the posterior tells the E-step, and nothing more."""
 
+import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float
 
 from jaxgmm._estep.stats import Stats
 from jaxgmm._estep.structures import structure
+from jaxgmm._numerics import linalg
 from jaxgmm._numerics.arrays import masked_product
 from jaxgmm._numerics.pytree import pytree, replace, static
 from jaxgmm._numerics.special import LOG_2PI
@@ -73,7 +75,60 @@ def logits(x: Float[Array, "N D"], potentials: Potentials) -> Float[Array, "N K"
 
     For a few samples, or a block of them: nothing in a fit stores this matrix.
     """
-    kind = structure(potentials.structure)
+    squares = jnp.sum(whiten(x, potentials) ** 2, axis=1)
+    return (potentials.const[:, None] - 0.5 * squares).T
+
+
+def whiten(x: Float[Array, "N D"], potentials: Potentials) -> Float[Array, "K D N"]:
+    """``(x - mean[k]) @ factor[k]``, finite however far a sample is: only its square overflows."""
     residual = x.T[None] - potentials.mean[:, :, None]
-    whitened = kind.whiten(residual, potentials.factor)
-    return (potentials.const[:, None] - 0.5 * jnp.sum(whitened**2, axis=1)).T
+    size = jnp.maximum(jnp.max(jnp.abs(potentials.factor)), 1)
+    limit = jnp.finfo(x.dtype).max / (4 * x.shape[1] ** 2 * size)
+    kind = structure(potentials.structure)
+    return kind.whiten(jnp.clip(residual, -limit, limit), potentials.factor)
+
+
+def relative_logits(x: Float[Array, "N D"], potentials: Potentials) -> Float[Array, "N K"]:
+    """`logits` up to a number for each sample, such that the best is finite at any distance."""
+    squares = jnp.sum(whiten(x, potentials) ** 2, axis=1)
+    plain = (potentials.const[:, None] - 0.5 * squares).T
+    # farther out a rounding error of the squares is more than 1
+    far = jnp.min(squares, axis=0) * jnp.finfo(x.dtype).eps > 1
+
+    def careful() -> Array:
+        return jnp.where(far[:, None], _far_logits(x, potentials), plain)
+
+    return lax.cond(jnp.any(far), careful, lambda: plain)
+
+
+def _far_logits(x: Float[Array, "N D"], potentials: Potentials) -> Float[Array, "N K"]:
+    """`relative_logits` of samples far from all means.
+
+    A difference of squares is ``(u - v) . (u + v)``, and ``u - v`` is exact from the means and the
+    factors: beside the sample itself it would be lost. All in units in which nothing overflows.
+    """
+    kind, largest = structure(potentials.structure), jnp.finfo(x.dtype).max
+    mean, used = potentials.mean, potentials.const[:, None] > -jnp.inf
+    unit = jnp.maximum(jnp.max(jnp.abs(potentials.factor)), jnp.finfo(x.dtype).tiny)
+    factor = potentials.factor / unit
+    residual = jnp.clip(x.T[None] - mean[:, :, None], -largest, largest)
+    length = jnp.max(jnp.abs(residual), axis=(0, 1))
+    length = jnp.where(length > 0, length, 1)
+    squares = jnp.sum(kind.whiten(residual / length, factor) ** 2, axis=1)
+    number = jnp.arange(mean.shape[0])[:, None]
+    best = number == jnp.argmin(jnp.where(used, squares, jnp.inf), axis=0)
+
+    def at_best(a: Array) -> Array:
+        return jnp.broadcast_to(jnp.sum(jnp.where(best[:, None], a, 0), axis=0), a.shape)
+
+    # measured from the best mean, under the factor of each component and under the best one's
+    whitened = kind.whiten(at_best(residual) / length, factor)
+    own = at_best(whitened)
+    between = jax.vmap(lambda m: kind.project(mean - m, factor))(mean)
+    shift = linalg.einsum("jn,jkd->kdn", best.astype(x.dtype), between)
+    # by powers of the length, over the length
+    gap = -0.5 * jnp.sum((whitened - own) * (whitened + own), axis=1) * length
+    gap = gap + jnp.sum(shift * whitened, axis=1) - 0.5 * jnp.sum(shift**2, axis=1) / length
+    gap = gap - jnp.max(jnp.where(used, gap, -jnp.inf), axis=0)
+    scale = jnp.minimum(length * unit, largest)
+    return (potentials.const[:, None] + jnp.where(used, gap, 0) * scale * unit).T

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from jaxgmm._estep.data import Rows
 from jaxgmm._estep.log_evidence import log_evidence
-from jaxgmm._estep.potentials import Potentials, logits
+from jaxgmm._estep.potentials import Potentials, relative_logits
 from jaxgmm._lane.state import State
 from jaxgmm._mixture.mixture import check_fitted_rows, estimate, is_predictive, view
 from jaxgmm._numerics.blocks import map_blocks
@@ -85,7 +85,7 @@ def log_assignment(potentials: Potentials, x: Array, weight: Array | None) -> Ar
     """``sum_n w_n log max_k r[n, k]``: how sure the assignments are."""
 
     def rows(block: Array) -> Array:
-        return jnp.max(jax.nn.log_softmax(logits(block, potentials), axis=-1), axis=-1)
+        return jnp.max(jax.nn.log_softmax(relative_logits(block, potentials), axis=-1), axis=-1)
 
     values = map_blocks(rows, x, 3 * potentials.mean.size)
     return jnp.sum(values if weight is None else weight * values)

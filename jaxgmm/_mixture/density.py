@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from jaxgmm._estep.data import Rows
 from jaxgmm._estep.log_evidence import row_log_evidence
-from jaxgmm._estep.potentials import Potentials, logits
+from jaxgmm._estep.potentials import Potentials, relative_logits
 from jaxgmm._lane.state import State
 from jaxgmm._mixture.mixture import Mixture, check_fitted_samples, is_predictive, view
 from jaxgmm._numerics.blocks import map_blocks
@@ -76,7 +76,7 @@ def responsibilities_at(potentials: Potentials, x: Array) -> Array:
     """`responsibilities` under potentials, of checked samples."""
 
     def rows(block: Array) -> Array:
-        return jax.nn.softmax(logits(block, potentials), axis=-1)
+        return jax.nn.softmax(relative_logits(block, potentials), axis=-1)
 
     return map_blocks(rows, x, 3 * potentials.mean.size)
 
@@ -103,6 +103,6 @@ def labels_at(potentials: Potentials, x: Array) -> Array:
     """`predict` under potentials, of checked samples."""
 
     def rows(block: Array) -> Array:
-        return jnp.argmax(logits(block, potentials), axis=-1)
+        return jnp.argmax(relative_logits(block, potentials), axis=-1)
 
     return map_blocks(rows, x, 3 * potentials.mean.size)

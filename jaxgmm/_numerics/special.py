@@ -3,7 +3,7 @@
 import math
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.scipy.special import digamma, gammaln
 from jaxtyping import Float
 
@@ -19,6 +19,18 @@ def multivariate_gammaln(a: Float[Array, "*K"], dimension: int) -> Float[Array, 
     steps = jnp.arange(dimension, dtype=a.dtype) / 2
     constant = dimension * (dimension - 1) / 4 * math.log(math.pi)
     return constant + jnp.sum(gammaln(a[..., None] - steps), axis=-1)
+
+
+def log1p_squares(a: Array, divisor: Array, axis: int = -1) -> Array:
+    """``log(1 + sum(a^2) / divisor)`` over an axis, also where the squares overflow."""
+    squares = jnp.sum(a**2, axis=axis)
+    near = squares * jnp.finfo(a.dtype).eps < divisor
+    scale = lax.stop_gradient(jnp.max(jnp.abs(a), axis=axis))
+    scale = jnp.where(near, 1, scale)
+    # no NaN in the gradient of what is not taken
+    unit = jnp.where(jnp.expand_dims(near, axis), 1, a / jnp.expand_dims(scale, axis))
+    far = 2 * jnp.log(scale) + jnp.log(jnp.sum(unit**2, axis=axis)) - jnp.log(divisor)
+    return jnp.where(near, jnp.log1p(jnp.where(near, squares, 0) / divisor), far)
 
 
 def multivariate_digamma(a: Float[Array, "*K"], dimension: int) -> Float[Array, "*K"]:

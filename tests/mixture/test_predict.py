@@ -1,5 +1,7 @@
 """After the fit: densities, labels, samples and criteria against SciPy, scikit-learn and NumPy."""
 
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -242,6 +244,75 @@ def test_criteria_on_weighted_rows(name: str, fitted):
     gap = jaxgmm.bic(state, jaxgmm.Rows(x, 0.25 * weight)) - 0.25 * jaxgmm.bic(state, repeated)
     df, n = state.posterior.n_parameters, float(weight.sum())
     np.testing.assert_allclose(gap, df * (np.log(0.25 * n) - 0.25 * np.log(n)), rtol=1e-10)
+
+
+SHAPES = {
+    "narrow and wide": ([[0.0, 0.0], [4.0, 0.0]], [[1.0, 1.0], [9.0, 9.0]]),
+    "wide first": ([[0.0, 0.0], [4.0, 0.0]], [[9.0, 9.0], [1.0, 1.0]]),
+    "alike": ([[0.0, 0.0], [4.0, 0.0]], [[1.0, 1.0], [1.0, 1.0]]),
+    "tiny": ([[0.0, 0.0], [4e-9, 0.0]], [[1e-18, 1e-18], [1e-18, 1e-18]]),
+    "two alike and one narrow": (
+        [[0.0, 0.0], [4.0, 1.0], [-4.0, 1.0]],
+        [[1.0, 1.0], [9.0, 9.0], [9.0, 9.0]],
+    ),
+    "one unused": ([[0.0, 0.0], [4.0, 0.0], [50.0, 0.0]], [[9.0, 9.0], [9.0, 9.0], [99.0, 99.0]]),
+}
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_labels_of_samples_at_any_distance(case: str, dtype: str):
+    """By exact rational arithmetic."""
+    means, variances = (np.asarray(a) for a in SHAPES[case])
+    k = len(means)
+    weights = np.array([0.25, 0.75, 0.0][:k]) if case == "one unused" else np.full(k, 1 / k)
+    arrays = (weights, means, np.eye(2) * variances[:, None, :])
+    m = jaxgmm.Mixture(*(jnp.asarray(a, dtype) for a in arrays))
+    sizes = (1e3, 1e10, 1e20, 1e30, 1e37) + (() if dtype == "float32" else (1e150, 1e200, 1e300))
+    rows = [[s * c, t * c] for c in sizes for s in (1, -1) for t in (1, -0.5, 0.25)]
+    x = jnp.asarray(rows, dtype)
+    r = jaxgmm.responsibilities(m, x)
+    np.testing.assert_allclose(r.sum(axis=1), 1, rtol=1e-6)
+    expected = []
+    given = np.asarray(m.means, float), np.asarray(jnp.diagonal(m.covariances, axis1=1, axis2=2))
+    given = [np.asarray(a, float)[weights > 0].tolist() for a in given]
+    for row in np.asarray(x, np.float64).tolist():
+        squares = [
+            sum(
+                (Fraction(a) - Fraction(b)) ** 2 / Fraction(v)
+                for a, b, v in zip(row, mean, variance, strict=True)
+            )
+            for mean, variance in zip(*given, strict=True)
+        ]
+        expected.append(squares.index(min(squares)))
+    np.testing.assert_array_equal(jaxgmm.predict(m, x), expected)
+    np.testing.assert_array_equal(r.argmax(axis=1), expected)
+    assert not bool(jnp.any(jnp.isnan(jaxgmm.log_prob(m, x))))
+    slope = jax.grad(lambda x: jnp.sum(jaxgmm.responsibilities(m, x) ** 2))(x)
+    assert not bool(jnp.any(jnp.isnan(slope)))
+
+
+@pytest.mark.parametrize("family", ["full", "diag", "spherical", "independent", "known"])
+def test_densities_of_samples_at_any_distance(family: str, dtype: str):
+    """Heavy tails are finite at any distance: a power of it."""
+    x = clusters(dtype, 60)
+    if family == "independent":
+        spread = jnp.var(x, axis=0)
+        components = jaxgmm.IndependentNormalGamma.default(x.mean(0), spread, 2)
+        prior = jaxgmm.Prior(jaxgmm.Dirichlet(jnp.ones(2, dtype)), components)
+    else:
+        prior = jaxgmm.default_prior(x, 2, jnp.eye(2, dtype=dtype) if family == "known" else family)
+    state = jaxgmm.cavi(prior).init(jax.random.key(0), x)
+    sizes = [1e10, 1e15, 1e20, 1e30] if dtype == "float32" else [1e10, 1e50, 1e100, 1e200]
+    far = jnp.asarray([[s, -0.3 * s] for s in sizes], dtype)
+    for ask in (jaxgmm.log_prob, jaxgmm.responsibilities):
+        assert not bool(jnp.any(jnp.isnan(ask(state, far))))
+    values = np.asarray(jaxgmm.log_prob(state, far), np.float64)
+    assert np.all((values[1:] < values[:-1]) | np.isneginf(values[1:]))
+    if family != "known":
+        steps = np.diff(values) / np.diff(np.log(sizes))
+        assert np.all(np.isfinite(values))
+        np.testing.assert_allclose(steps, steps[0], rtol=1e-2 if family == "independent" else 1e-4)
+        assert steps[0] < -3
 
 
 def test_lanes_by_vmap():

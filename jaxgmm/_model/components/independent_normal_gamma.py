@@ -24,7 +24,7 @@ from jaxgmm._numerics.affine import Affine
 from jaxgmm._numerics.arrays import safe_divide, sum_where
 from jaxgmm._numerics.checks import check_non_negative
 from jaxgmm._numerics.pytree import pytree, replace
-from jaxgmm._numerics.special import LOG_2PI
+from jaxgmm._numerics.special import LOG_2PI, log1p_squares
 
 
 @pytree
@@ -263,19 +263,19 @@ class Integrated:
         """
         c = self.components
         spherical = c.structure == "spherical"
-        squares = (x[:, None, :] - c.mean) ** 2
-        distance = jnp.sum(squares, axis=-1) if spherical else squares
-        shape, rate, far = jax.lax.stop_gradient((c.shape, c.rate, distance))
+        residual = x[:, None, :] - c.mean
+        shape, rate, far = jax.lax.stop_gradient((c.shape, c.rate, residual))
         more = 0.5 * c.n_features if spherical else 0.5
-        low, high = node_range(shape, jnp.log1p(far / (2 * rate)), more)
-        unit = c._by_feature(c.rate / c.shape)
+        tilt = log1p_squares(far if spherical else far[..., None], 2 * rate)
+        low, high = node_range(shape, tilt, more)
+        unit, spread = jnp.sqrt(c._by_feature(c.rate / c.shape)), 1 / jnp.sqrt(c.precision)
 
         def add(totals: tuple[Array, Array], node: Array) -> tuple[tuple[Array, Array], None]:
             v = low + node * (high - low)
             log_weight = c.shape * (v - jnp.expm1(v))
-            part = jnp.exp(-v)
-            variance = unit * (part[..., None] if spherical else part) + 1 / c.precision
-            density = -0.5 * (jnp.log(variance) + LOG_2PI + squares / variance)
+            part = jnp.exp(-0.5 * v)
+            sd = jnp.hypot(unit * (part[..., None] if spherical else part), spread)
+            density = -jnp.log(sd) - 0.5 * (LOG_2PI + (residual / sd) ** 2)
             if spherical:
                 density = jnp.sum(density, axis=-1)
             mass, total = totals
@@ -284,7 +284,7 @@ class Integrated:
                 jnp.logaddexp(total, density + log_weight),
             ), None
 
-        empty = jnp.full(distance.shape, -jnp.inf, x.dtype)
+        empty = jnp.full(tilt.shape, -jnp.inf, x.dtype)
         nodes = jnp.linspace(0, 1, NODES, dtype=x.dtype)
         mass, total = jax.lax.scan(add, (empty, empty), nodes)[0]
         return total - mass if spherical else jnp.sum(total - mass, axis=-1)

@@ -13,10 +13,10 @@ from jax import Array
 from jax.scipy.special import gammaln
 from jaxtyping import Float, Int
 
-from jaxgmm._estep.potentials import Potentials, logits
+from jaxgmm._estep.potentials import Potentials, logits, whiten
 from jaxgmm._estep.structures import structure
 from jaxgmm._numerics.pytree import pytree, static
-from jaxgmm._numerics.special import LOG_2PI
+from jaxgmm._numerics.special import LOG_2PI, log1p_squares
 
 # Of the marginal of a feature: variance, what is added to it, and the shape of the gamma variate of
 # mean 1 that divides it, or None. See `ScaleMixture`.
@@ -42,11 +42,11 @@ class StudentT:
     def log_density(self, x: Float[Array, "N D"]) -> Float[Array, "N K"]:
         d, degrees = x.shape[1], self.degrees
         factor, log_det = structure(self.structure).invert(self.scale, d)
-        nothing = jnp.zeros_like(degrees)
-        distance = -2 * logits(x, Potentials(nothing, self.mean, factor, self.structure))
+        whitened = whiten(x, Potentials(degrees, self.mean, factor, self.structure))
+        stretch = log1p_squares(whitened, degrees[:, None], axis=1).T
         constant = gammaln((degrees + d) / 2) - gammaln(degrees / 2) + log_det
         constant = constant - 0.5 * d * jnp.log(degrees * math.pi)
-        return constant - 0.5 * (degrees + d) * jnp.log1p(distance / degrees)
+        return constant - 0.5 * (degrees + d) * stretch
 
     def draw(self, key: Array, component: Int[Array, " n"]) -> Float[Array, "n D"]:
         normal_key, gamma_key = jax.random.split(key)
@@ -85,8 +85,8 @@ class StudentTByFeature:
         degrees, half = self.degrees, (self.degrees + 1) / 2
         constant = gammaln(half) - gammaln(degrees / 2)
         constant = constant - 0.5 * jnp.log(degrees * math.pi * self.scale)
-        distance = (x[:, None, :] - self.mean) ** 2 / (degrees * self.scale)
-        return jnp.sum(constant - half * jnp.log1p(distance), axis=-1)
+        residual = (x[:, None, :] - self.mean) / jnp.sqrt(self.scale)
+        return jnp.sum(constant - half * log1p_squares(residual[..., None], degrees), axis=-1)
 
     def draw(self, key: Array, component: Int[Array, " n"]) -> Float[Array, "n D"]:
         noise = jax.random.t(key, self.degrees[component], dtype=self.mean.dtype)
