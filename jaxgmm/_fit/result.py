@@ -10,7 +10,7 @@ from jax import Array
 from jaxgmm._algorithms.base import Algorithm
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import FAILED, Status
-from jaxgmm._numerics.devices import for_everyone
+from jaxgmm._numerics.devices import for_everyone, is_local
 from jaxgmm._numerics.pytree import pick
 
 # Distinct optima that a summary lists.
@@ -191,8 +191,63 @@ def _flat_columns(x: Array) -> tuple[Array, Array]:
     return scale == 0, jnp.matmul(z.T, z, precision="highest") / x.shape[0]
 
 
+# Rows that are looked through for repeated ones; how often one occurs at least, how many times as
+# often as the others, and how many are looked at.
+_ROWS = 20_000
+_OFTEN = 10
+_STANDS_OUT = 5
+_ATOMS = 10
+
+
+def _repeated(values: np.ndarray) -> np.ndarray:
+    """Indices of the values that occur far more often than the others: the most frequent first.
+
+    Rounded values all repeat, about as often as their neighbours. So each is compared with the less
+    frequent values: with the next, and with the one such that half of their rows have it or a more
+    frequent one.
+    """
+    _, first, counts = np.unique(values, return_index=True, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    counts = counts[order]
+    number = 0
+    for j in range(min(_ATOMS, len(counts))):
+        rest = counts[j + 1 :]
+        below = np.cumsum(rest)
+        usual = rest[np.searchsorted(below, below[-1] / 2)] if len(rest) else 0
+        least = max(_OFTEN, _STANDS_OUT * usual, 2 * rest[0] if len(rest) else 0)
+        number = j + 1 if counts[j] >= least else number
+    return first[order[:number]]
+
+
+def _repetition_notes(x: Array, constant: np.ndarray) -> list[str]:
+    """On rows, or values of a column, that occur so often that a component can shrink onto them."""
+    rng = np.random.default_rng(0)
+    n = x.shape[0]
+    chosen = np.arange(n) if n <= _ROWS else np.sort(rng.choice(n, _ROWS, replace=False))
+    rows = np.asarray(x if n <= _ROWS else x[chosen], np.float64)
+    # of equal rows the projections are equal, to the last bit
+    projected = np.sum(rows / np.max(np.abs(rows)) * rng.uniform(1, 2, rows.shape[1]), axis=1)
+    found = [int(chosen[i]) for i in _repeated(projected)]
+    if found:
+        counts = [int(jnp.sum(jnp.all(x == x[i], axis=1))) for i in found]
+        shown = ", ".join(
+            f"row {i} of x occurs {m} times" for i, m in zip(found, counts, strict=True)
+        )
+        return [f"{shown}: a component can shrink onto it."]
+    notes = []
+    for j in np.flatnonzero(~constant):
+        found = [int(chosen[i]) for i in _repeated(rows[:, j])]
+        if found:
+            value, count = x[found[0], j], jnp.sum(x[:, j] == x[found[0], j])
+            notes.append(f"{value:g} occurs {int(count)} times in column {j}")
+    if not notes:
+        return []
+    more = f" and the like in {len(notes) - 5} more columns" if len(notes) > 5 else ""
+    return [f"{', '.join(notes[:5])}{more} of x: a component can shrink onto it."]
+
+
 def data_notes(x: Array) -> tuple[str, ...]:
-    """Sentences on constant columns, duplicated columns and equal rows."""
+    """Sentences on constant columns, duplicated columns and repeated rows or values."""
     constant, correlation = (np.asarray(a) for a in for_everyone(_flat_columns, x))
     if constant.all():
         return (f"all {x.shape[0]} rows of x are equal.",)
@@ -207,4 +262,6 @@ def data_notes(x: Array) -> tuple[str, ...]:
         shown = ", ".join(f"{i} and {j}" for i, j in pairs[:5])
         more = f" and {len(pairs) - 5} more pairs" if len(pairs) > 5 else ""
         notes.append(f"columns {shown}{more} of x are multiples of each other.")
+    if is_local(x):
+        notes.extend(_repetition_notes(x, constant))
     return tuple(notes)
