@@ -21,6 +21,7 @@ NAMES = (
     "memory",
     "startup",
     "accelerator",
+    "optima",
 )
 RESULTS = Path(__file__).parent / "results"
 
@@ -42,12 +43,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes, to see that all runs; needs --output"
     )
+    parser.add_argument(
+        "--only", nargs="+", metavar="PROBLEM", help="of optima; the others' rows stay as they are"
+    )
+    parser.add_argument("--keys", type=int, help="fits of each problem of optima (default: 50)")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in NAMES]
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
     if options.quick and options.output is None:
         parser.error("--quick needs --output, so that no real result is overwritten")
+    if (options.only or options.keys) and options.names != ["optima"]:
+        parser.error("--only and --keys are for optima alone")
     if options.peers == ["all"]:
         options.peers = list(PEERS)
     if options.peers == ["none"]:
@@ -68,7 +75,10 @@ def main(arguments: list[str] | None = None) -> None:
     for name in options.names or NAMES:
         benchmark = import_module(f"benchmarks.{name}")
         made = report.provenance()
-        rows = benchmark.measure(options.peers, quick=options.quick)
+        folder, rows, more = options.output or RESULTS, [], {}
+        if name == "optima":
+            more = {"only": options.only, "n_keys": options.keys}
+            rows = report.rows_beside(folder / f"{name}.json", options.only)
         record = {
             "name": name,
             "unit": benchmark.UNIT,
@@ -76,7 +86,11 @@ def main(arguments: list[str] | None = None) -> None:
             "provenance": made,
             "rows": rows,
         }
-        path = report.save(record, options.output or RESULTS)
+        path = folder / f"{name}.json"
+        # some benchmarks give a row at a time: what was measured before an interruption stays
+        for row in benchmark.measure(options.peers, quick=options.quick, **more):
+            rows.append(row)
+            path = report.save(record, folder)
         getattr(benchmark, "draw", draw_bars)(record, path.with_suffix(".png"))
         print(report.render(record), end="\n\n", flush=True)
 

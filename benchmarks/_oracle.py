@@ -275,11 +275,11 @@ def objective(
 # --- which optima are clean -------------------------------------------------------------------
 
 
-def clean(p: Parameters, family: str, counts: np.ndarray) -> bool:
+def clean(p: Parameters, family: str, counts: np.ndarray, margin: float = 1.0) -> bool:
     """The rule of `jaxgmm.is_degenerate` for maximum likelihood, in float64.
 
     Every component has the samples that its covariance needs, and in no direction a variance below
-    1e-6 of the pooled one, or 1e-2 with a handful of samples.
+    1e-6 of the pooled one, or 1e-2 with a handful of samples; all divided by a margin.
     """
     d = p.means.shape[1]
     if not all(np.isfinite(a).all() for a in p):
@@ -287,7 +287,7 @@ def clean(p: Parameters, family: str, counts: np.ndarray) -> bool:
     if family == "tied":
         return bool((counts > 1e-9).all()) and np.linalg.cond(_correlation(p.covariances[0])) < 1e13
     needs = d + 1 if family == "full" else 2
-    if (counts < needs * (1 - 1e-6)).any():
+    if (counts < needs * (1 - 1e-6) / margin).any():
         return False
     pooled = np.einsum("k,kij->ij", counts / counts.sum(), p.covariances)
     sd = np.sqrt(np.diagonal(pooled))
@@ -299,7 +299,7 @@ def clean(p: Parameters, family: str, counts: np.ndarray) -> bool:
         return False
     for count, c in zip(counts, p.covariances, strict=True):
         least = np.linalg.eigvalsh(root @ (c / sd[:, None] / sd) @ root.T)[0]
-        if least < (1e-2 if count < 5 * needs else 1e-6):
+        if least < (1e-2 if count < 5 * needs / margin else 1e-6) / margin:
             return False
     return True
 

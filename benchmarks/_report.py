@@ -16,7 +16,11 @@ from benchmarks._problems import cores
 
 _PACKAGES = ("jaxgmm", "jax", "jaxlib", "numpy", "scikit-learn", "daal", "gmmx", "numpyro")
 # columns of a share, of those records that have them
-_SHARES = {"success": "at the optimum", "share": "of the ceiling"}
+_SHARES = {
+    "success": "at the optimum",
+    "converged": "converged",
+    "share": "of the ceiling",
+}
 # settings that change how fast anything runs
 _VARIABLES = ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -78,6 +82,13 @@ def save(record: dict[str, Any], folder: Path) -> Path:
 def load(path: Path) -> dict[str, Any]:
     """A record that `save` wrote."""
     return json.loads(path.read_text())
+
+
+def rows_beside(path: Path, only: list[str] | None) -> list[dict[str, Any]]:
+    """The rows on file of other data than ``only`` these, to which new ones are added."""
+    if not only or not path.exists():
+        return []
+    return [row for row in load(path)["rows"] if row["case"]["data"] not in only]
 
 
 def _interval(values: dict[str, float], digits: int) -> str:

@@ -76,6 +76,8 @@ def judge(case: Case) -> Verdict:
         return Verdict(case, "", [("exception", f"{type(error).__name__}: {str(error)[:200]}")])
     status = Status(int(result.best.status))
     failures = not_a_number(result) + off(case, result)
+    if status == Status.CONVERGED and case.bucket.algorithm == "ML" and case.weight is None:
+        failures += spurious(case, result.best)
     if status.failed:
         failures += lost(case, algorithm, status)
     elif case.bucket.k == 1 and status == Status.CONVERGED:
@@ -123,6 +125,14 @@ def resolution(case: Case, state: Any) -> float:
     with np.errstate(all="ignore"):
         each = (ulp**2 / variances).sum(1)
     return float(np.nan_to_num(p.weights @ each))
+
+
+def spurious(case: Case, state: Any) -> list[tuple[str, str]]:
+    """The best optimum of a likelihood is none that the rule of `is_degenerate` clearly refuses."""
+    p = oracle.mode(oracle.read(state.posterior))
+    if oracle.clean(p, case.bucket.covariance, total(case) * p.weights, margin=2.0):
+        return []
+    return [("spurious", f"weights {np.round(p.weights, 4)}, of {total(case):.4g} samples")]
 
 
 def problem_of(case: Case, algorithm: Any) -> search.Problem:

@@ -116,7 +116,9 @@ def ascend(problem: Problem, r: np.ndarray, iterations: int = 500) -> tuple[Dist
         last, q = value, update(x, weighted, prior)
     if prior.proper:
         return q, True
-    return q, oracle.clean(oracle.mode(q), prior.family, weighted.sum(0))
+    # whatever the weights' unit is, they are worth Kish's number of samples
+    kish = weight.sum() / (weight**2).sum()
+    return q, oracle.clean(oracle.mode(q), prior.family, kish * weighted.sum(0))
 
 
 def _wide(q: Distribution) -> bool:
