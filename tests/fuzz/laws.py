@@ -10,6 +10,7 @@ import numpy as np
 import jaxgmm
 from benchmarks import _oracle as oracle
 from jaxgmm import Status
+from jaxgmm._numerics.pytree import replace
 
 from . import search
 from .cases import Case
@@ -104,8 +105,10 @@ def off(case: Case, result: Any) -> list[tuple[str, str]]:
     x = case.x.astype(np.float64)
     weight = None if case.weight is None else case.weight.astype(np.float64)
     worst, where = 0.0, ""
-    for lane in np.flatnonzero(np.asarray(result.states.status) == Status.CONVERGED):
-        state = jax.tree.map(lambda a, i=lane: np.asarray(a)[i], result.states)
+    # not the memory, which may hold keys
+    lanes = jax.device_get(replace(result.states, memory=()))
+    for lane in np.flatnonzero(lanes.status == Status.CONVERGED):
+        state = jax.tree.map(lambda a, i=lane: a[i], lanes)
         try:
             with np.errstate(all="ignore"):
                 value = oracle.objective(x, state, weight=weight)
