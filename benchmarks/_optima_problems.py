@@ -65,6 +65,13 @@ def tight_group() -> np.ndarray:
     return np.concatenate([rng.standard_normal((77, 2)), group])
 
 
+def two_and_a_tight_group() -> np.ndarray:
+    """The same beside two clusters of 40 and 37 that overlap: (80, 2)."""
+    x = tight_group()
+    x[:40] -= [2.5, 0.0]
+    return x
+
+
 def thirty() -> np.ndarray:
     """Thirty round clusters at random places of a square, (1500, 2)."""
     rng = np.random.default_rng(1)
@@ -173,6 +180,8 @@ PROBLEMS = (
     OptimumProblem("iris, 4, diag", _sklearn("iris"), 4, "diag"),
     OptimumProblem("tight group", tight_group, 2),
     OptimumProblem("tight group, MAP", tight_group, 2, kind="MAP"),
+    OptimumProblem("two and a tight group", two_and_a_tight_group, 3),
+    OptimumProblem("two and a tight group, MAP", two_and_a_tight_group, 3, kind="MAP"),
     OptimumProblem("digits, 10 axes", _principal("digits", 10), 10),
     OptimumProblem("digits, 10 axes, MAP", _principal("digits", 10), 10, kind="MAP"),
     OptimumProblem("digits, 10 axes, spherical", _principal("digits", 10), 12, "spherical"),
