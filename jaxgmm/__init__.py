@@ -32,6 +32,7 @@ from jaxgmm._mixture.draws import Interval, credible_intervals, sample, sample_p
 from jaxgmm._mixture.evidence import elbo, prior_gradient, sampled_elbo
 from jaxgmm._mixture.labels import align, order_components
 from jaxgmm._mixture.mixture import Mixture, mixture
+from jaxgmm._mixture.pruning import prune
 from jaxgmm._mixture.quantiles import cdf, quantile
 from jaxgmm._mixture.sampled import (
     outlier_scores,
@@ -106,6 +107,7 @@ __all__ = [
     "outlier_scores",
     "predict",
     "prior_gradient",
+    "prune",
     "quantile",
     "responsibilities",
     "run",

@@ -20,7 +20,7 @@ from jaxgmm._fit.mesh import check_mesh, spread_rows
 from jaxgmm._fit.progress import Bar
 from jaxgmm._fit.race import RACING_LANES
 from jaxgmm._fit.rescue import needs_rescue, rescue, start_afresh
-from jaxgmm._fit.result import Result, best_lane, data_notes
+from jaxgmm._fit.result import Result, best_lane, data_notes, resolution_of
 from jaxgmm._fit.search import PATIENCE, search
 from jaxgmm._fit.whitening import Whitening
 from jaxgmm._lane.state import State
@@ -167,7 +167,15 @@ def fit(
     precision = float(rounding(height, total * rows.n_features))
     states, gain = coordinates.back(states, algorithm, total)
     record = None if record is None else record + gain
-    result = Result(algorithm, states, record, interrupted, notes, precision=precision)
+    result = Result(
+        algorithm,
+        states,
+        record,
+        interrupted,
+        notes,
+        precision=precision,
+        resolution=resolution_of(tol, total),
+    )
     if doubt := result.doubt():
         warnings.warn(doubt, RuntimeWarning, stacklevel=2)
     return result

@@ -135,6 +135,14 @@ class Dirichlet:
         """The distribution of the first ``n_components`` components."""
         return Dirichlet(first(self.concentration, n_components))
 
+    def counts(self, prior: "Dirichlet") -> Float[Array, " K"]:
+        """The counts that led from a prior to these weights: the inverse of `update`."""
+        return self.concentration - prior.concentration
+
+    def kept(self, index: Any) -> "Dirichlet":
+        """The distribution of some of the components."""
+        return Dirichlet(self.concentration[index])
+
     def check(self) -> None:
         """Refuse values that are none of a prior's."""
         check_positive("the prior's concentration", self.concentration)

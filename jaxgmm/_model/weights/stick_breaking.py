@@ -189,6 +189,10 @@ class StickBreaking:
             first(self.alpha, n_components - 1), first(self.beta, n_components - 1)
         )
 
+    def kept(self, index: Any) -> "StickBreaking":
+        """Of a prior: the distribution of so many components, whichever they are."""
+        return self.truncated(len(index))
+
     def check(self) -> None:
         """Refuse values that are none of a prior's."""
         check_positive("the prior's alpha", self.alpha)

@@ -1,0 +1,59 @@
+"""Fewer components: a fit without those that no sample needs."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgmm._lane.state import State, check_one_lane
+from jaxgmm._model.prior import Prior
+from jaxgmm._numerics.checks import check_positive
+from jaxgmm._numerics.pytree import replace
+
+
+def prune(state: State, least: float = 0.5) -> State:
+    """The state without the components that have fewer than ``least`` samples.
+
+    A fit with more components than needed, under a prior that lets components be empty (a Dirichlet
+    process, a sparse Dirichlet), leaves some of them without samples. What is left is a model of
+    its own: its prior has the components that are kept, and broken sticks are as many as they are.
+    The samples of the others, fewer than ``least`` each, are nobody's until the next iteration.
+
+    Args:
+        state: of one lane, with free weights.
+        least: expected number of samples, in units of the weights, below which a component goes.
+
+    Returns:
+        A state that every function takes, and `run` and `fit` go on from. Its objective is -inf, as
+        before a first iteration; `elbo` computes the bound.
+
+    Raises:
+        ValueError: for the states of several lanes, given weights, ``least`` that is not positive,
+            or if no component has so many samples.
+
+    Example:
+        >>> import jax, jaxgmm
+        >>> x = jax.random.normal(jax.random.key(0), (200, 2))
+        >>> algorithm = jaxgmm.cavi(jaxgmm.default_prior(x, 5, weights="dirichlet_process"))
+        >>> state = jaxgmm.fit(jax.random.key(1), x, algorithm).best
+        >>> jaxgmm.prune(state).prior.n_components
+        1
+    """
+    check_one_lane(state, "prune")
+    check_positive("least", least)
+    prior, q = state.prior, state.posterior
+    if prior.weights.n_parameters == 0 and prior.n_components > 1:
+        raise ValueError(
+            "prune needs weights that are learnt, but these are given; leave out the components "
+            "that you do not want from the prior."
+        )
+    count = np.asarray(q.weights.counts(prior.weights))
+    kept = np.flatnonzero(count >= least)
+    if len(kept) == 0:
+        raise ValueError(
+            f"no component has {least} samples: the largest number is {count.max():.3g}; lower "
+            "least."
+        )
+    weights = prior.weights.kept(kept)
+    smaller = Prior(weights, prior.components.reorder(kept))
+    posterior = Prior(weights.update(jnp.asarray(count[kept])), q.components.reorder(kept))
+    unknown = jnp.full_like(state.objective, -jnp.inf)
+    return replace(state, prior=smaller, posterior=posterior, objective=unknown, memory=())
