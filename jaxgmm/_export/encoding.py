@@ -43,7 +43,10 @@ _NODES: dict[str, Any] = {
 }
 # Classes that are no pytrees, and all that their instances hold.
 _OBJECTS: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "Result": (Result, ("algorithm", "states", "history", "interrupted", "notes")),
+    "Result": (
+        Result,
+        ("algorithm", "states", "history", "interrupted", "notes", "precision", "resolution"),
+    ),
     "Selection": (Selection, ("criterion", "interrupted", "states", "table")),
 }
 # Public states of optax: named tuples of arrays and of one another.

@@ -30,20 +30,23 @@ from jaxgmm._numerics.checks import check_non_negative, check_positive, check_po
 from jaxgmm._numerics.devices import on_automatic_axes
 from jaxgmm._numerics.pytree import replace, set_at, take
 
-# Lanes that try moves together, unless the fit has a batch of about as many already; and where an
-# iteration of theirs takes no longer than its start, N K D at most.
+# Lanes at random starts, unless it is said how many.
+_LANES = 16
+# Lanes that try moves together, unless the fit has a batch of about as many already.
 _MOVES = 16
-_SMALL_MOVES = 64
+# Up to this N K D an iteration takes no longer than its start, and the search is more patient.
 _SMALL = 1 << 16
+_PATIENT = 4
 # Lanes at one optimum, of those that a race leaves, that make it the best one as a rule.
 _AGREED = 3
+_AGREEMENT = 8
 
 
 def fit(
     key: Array,
     x: ArrayLike | Rows,
     algorithm: Algorithm,
-    n_restarts: int = 16,
+    n_restarts: int | None = None,
     init: str | Callable[..., Array] | Mapping[str, Any] | State = "mixed",
     max_iter: int = 500,
     tol: float = 1e-6,
@@ -84,7 +87,7 @@ def fit(
         x: samples, ``(N, D)``, float32 or float64 (``jax.config.update("jax_enable_x64", True)``);
             NumPy float64 becomes JAX's default float. Or `Rows`, which also hold the weights.
         algorithm: from `em`, `cavi` or `svi`; it carries the model.
-        n_restarts: R.
+        n_restarts: R; by default 16 lanes at random starts, and as many as there are given ones.
         init: the start: a name or a function (see `Algorithm.init`); a `State`, of one lane or of R
             lanes, whose posterior is the start (`run` also continues its optimiser and counters);
             or a mapping with one given start, such as ``{"means": means}``, whose first axis is R
@@ -101,8 +104,8 @@ def fit(
         moves: whether the best lane tries moves; by default it does in EM and CAVI from random
             starts. A round of them costs about another fit of 16 lanes. A round follows every
             success, and the search ends after some rounds without one. Moves have no history.
-        effort: how long the search goes on without success, times the default of at most six
-            rounds.
+        effort: how long the search goes on without success, times the default: up to six rounds, or
+            24 of small data.
         mesh: devices to work on. An axis named ``"restarts"`` spreads the lanes, an axis named
             ``"data"`` spreads the rows, and a mesh may have both. The results are those of one
             device up to rounding. ``x`` may be on the mesh already; it must be if several processes
@@ -131,6 +134,7 @@ def fit(
             "algorithm must come from jaxgmm.em, jaxgmm.cavi or jaxgmm.svi, but it is a "
             f"{type(algorithm).__name__}."
         )
+    n_restarts = _n_lanes(init) if n_restarts is None else n_restarts
     check_positive_int("n_restarts", n_restarts)
     check_positive_int("max_iter", max_iter)
     check_non_negative("tol", tol)
@@ -163,7 +167,7 @@ def fit(
     if (ours if moves is None else moves) and not interrupted:
         states, interrupted = plan.moved(states)
     total = float(data.total)
-    height = np.asarray(states.objective)[_best(states)[0]]
+    height = np.nan_to_num(np.asarray(states.objective)[_best(states)[0]], neginf=0.0)
     precision = float(rounding(height, total * rows.n_features))
     states, gain = coordinates.back(states, algorithm, total)
     record = None if record is None else record + gain
@@ -188,6 +192,16 @@ def _on_automatic_axes(x: Any) -> Any:
     return replace(x, x=on_automatic_axes(x.x)) if isinstance(x, Rows) else on_automatic_axes(x)
 
 
+def _n_lanes(init: Any) -> int:
+    """The default number of lanes: of a state as many as it has, of another given start one."""
+    if isinstance(init, Mapping):
+        init = init.get("state")
+        return _n_lanes(init) if isinstance(init, State) else 1
+    if isinstance(init, State):
+        return init.status.shape[0] if init.status.ndim else 1
+    return _LANES
+
+
 class _Plan(NamedTuple):
     """What a fit does when its lanes have ended: it looks for something better.
 
@@ -207,9 +221,7 @@ class _Plan(NamedTuple):
 
     @property
     def n_lanes(self) -> int:
-        """Lanes of a batch beside the fit's own."""
-        if self.driver.work * self.driver.data.x.shape[1] <= _SMALL:
-            return _SMALL_MOVES
+        """Lanes of a batch beside the fit's own, whose program they use if it is about as large."""
         return self.n_restarts if _MOVES <= self.n_restarts <= 4 * _MOVES else _MOVES
 
     def rescued(
@@ -234,7 +246,11 @@ class _Plan(NamedTuple):
         start = jax.tree.map(lambda a: np.asarray(a)[[lane]], states)
         n_components = self.driver.algorithm.prior.n_components
         # more components can be moved in more ways
-        patience = min(n_components - 1, PATIENCE) * (0.5 if self._agreed(states) else 1)
+        patience = min(n_components - 1, PATIENCE)
+        if self.driver.work * self.driver.data.x.shape[1] <= _SMALL:
+            patience *= _PATIENT
+        if self._agreed(states):
+            patience /= _AGREEMENT
         best, interrupted = search(
             jax.random.fold_in(self.key, 1),
             start,

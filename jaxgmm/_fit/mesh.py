@@ -85,7 +85,9 @@ def advance_on(mesh: Mesh, history_length: int) -> Callable[..., tuple[State, Ar
     ) -> tuple[State, Array, Array, Array]:
         n_lanes = states.status.shape[0]
         states = _fill(states, -n_lanes % n_devices)
-        of_data = jax.tree.unflatten(jax.tree.structure(data), [P(rows), P(rows), P(), P(), P()])
+        leaves, n_rows = jax.tree.structure(data), len(jax.tree.leaves(data.rows))
+        specs = [P(rows)] * n_rows + [P()] * (leaves.num_leaves - n_rows)
+        of_data = jax.tree.unflatten(leaves, specs)
         states, history, did, degenerate = jax.shard_map(
             local,
             mesh=mesh,

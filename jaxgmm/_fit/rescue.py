@@ -18,7 +18,7 @@ from jaxgmm._lane.status import FAILED, Status
 from jaxgmm._numerics.pytree import replace, select
 
 # Batches of new lanes before a fit gives up.
-_TRIES = 4
+_TRIES = 16
 
 
 def needs_rescue(driver: Driver, states: State) -> bool:

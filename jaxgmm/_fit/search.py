@@ -14,7 +14,7 @@ from jaxgmm._lane.state import State
 from jaxgmm._lane.status import FAILED, Status
 
 # Rounds of moves at most: one follows every improvement, and some follow none.
-_ROUNDS = 30
+_ROUNDS = 100
 # Rounds in a row without improvement before a search ends.
 PATIENCE = 6
 

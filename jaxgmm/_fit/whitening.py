@@ -101,8 +101,9 @@ class Whitening:
         self.log_det = to.log_det()
         if on_host:
             moved = _moved_on_host(values, to, rows.x.dtype)
-            placed = isinstance(source, jax.Array)
-            z = jax.device_put(moved, rows.x.sharding) if placed else jnp.asarray(moved)
+            z = jnp.asarray(moved)
+            if z.devices() != rows.x.devices():  # else it may go wherever a mesh wants it
+                z = jax.device_put(moved, rows.x.sharding)
         else:
             z = _moved_on_devices(rows.x, *_narrow(rows, to.before, to.matrix))
         self.rows = Rows(z, rows.weight)

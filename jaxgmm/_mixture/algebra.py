@@ -45,7 +45,7 @@ def marginal(mixture: Mixture, features: Features) -> Mixture:
         >>> print(jaxgmm.algebra.marginal(m, [2, 0]).means)
         [[3. 1.]]
     """
-    m = check_mixture(mixture)
+    m = check_mixture(mixture, values=False)  # nothing is computed
     index = np.asarray(_check_features(features, m.means.shape[1]))
     return Mixture(m.weights, m.means[:, index], m.covariances[:, index[:, None], index])
 

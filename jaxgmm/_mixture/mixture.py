@@ -45,7 +45,7 @@ def potentials_at(m: Mixture, lower: Float[Array, "K D D"]) -> Potentials:
     return Potentials(const, m.means, factor, "full")
 
 
-def check_mixture(mixture: Any) -> Mixture:
+def check_mixture(mixture: Any, values: bool = True) -> Mixture:
     """A `Mixture` whose shapes, dtypes and values belong together; traced values pass."""
     if not isinstance(mixture, tuple) or len(mixture) != 3:
         raise ValueError(
@@ -68,9 +68,10 @@ def check_mixture(mixture: Any) -> Mixture:
             "weights, means and covariances must have one floating-point dtype, float32 or "
             f"float64, but theirs are {names}; convert them with astype."
         )
-    check_leaves_finite("the mixture", m)
-    check_simplex("the mixture's weights", m.weights)
-    check_covariance("the mixture's covariances", m.covariances)
+    if values:
+        check_leaves_finite("the mixture", m)
+        check_simplex("the mixture's weights", m.weights)
+        check_covariance("the mixture's covariances", m.covariances)
     return m
 
 
@@ -113,11 +114,11 @@ def view(state: State | Mixture) -> Potentials:
     return state.potentials if isinstance(state, State) else estimate(state).potentials()
 
 
-def check_fitted_samples(state: State | Mixture, x: ArrayLike | Rows) -> Array:
+def check_fitted_samples(state: State | Mixture, x: ArrayLike | Rows, values: bool = True) -> Array:
     """The samples, of the width and dtype of what is to be asked about them."""
     x = check_samples(x.x if isinstance(x, Rows) else x, far=True)
     if not isinstance(state, State):
-        means = check_mixture(state).means
+        means = check_mixture(state, values).means
         if (x.shape[1], x.dtype) != (means.shape[1], means.dtype):
             raise ValueError(
                 f"x has {x.shape[1]} features of {x.dtype}, but the mixture has {means.shape[1]} "

@@ -46,14 +46,14 @@ def prune(state: State, least: float = 0.5) -> State:
             "that you do not want from the prior."
         )
     count = np.asarray(q.weights.counts(prior.weights))
-    kept = np.flatnonzero(count >= least)
-    if len(kept) == 0:
+    kept = jnp.asarray(np.flatnonzero(count >= least))
+    if kept.size == 0:
         raise ValueError(
             f"no component has {least} samples: the largest number is {count.max():.3g}; lower "
             "least."
         )
     weights = prior.weights.kept(kept)
     smaller = Prior(weights, prior.components.reorder(kept))
-    posterior = Prior(weights.update(jnp.asarray(count[kept])), q.components.reorder(kept))
+    posterior = Prior(weights.update(jnp.asarray(count)[kept]), q.components.reorder(kept))
     unknown = jnp.full_like(state.objective, -jnp.inf)
     return replace(state, prior=smaller, posterior=posterior, objective=unknown, memory=())

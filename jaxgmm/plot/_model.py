@@ -29,7 +29,7 @@ class Parameters(NamedTuple):
 def as_mixture(model: Any) -> Mixture:
     """The mixture to draw, of one lane."""
     if not isinstance(model, State):
-        return check_mixture(model)
+        return check_mixture(model, values=False)  # what is left of a failed one is drawn
     if model.objective.ndim:
         raise ValueError(
             f"this state holds {model.objective.shape[0]} lanes, but a picture is of one; "

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
 from jaxgmm._lane.state import State
-from jaxgmm._mixture.density import responsibilities
-from jaxgmm._mixture.mixture import Mixture, check_fitted_samples
+from jaxgmm._mixture.density import responsibilities_at
+from jaxgmm._mixture.mixture import Mixture, check_fitted_samples, view
 from jaxgmm.plot._model import (
     as_mixture,
     check_features,
@@ -60,12 +60,12 @@ def points(
     """
     own = as_mixture(model)
     n_components, n_features = own.means.shape
-    x = check_fitted_samples(model, x)
+    x = check_fitted_samples(model, x, values=False)
     chosen = check_features(features, n_features, 2)
     labels = check_names(names, n_features)
     n_samples, rows = x.shape[0], subset(x.shape[0])
     x = x[rows]
-    share = np.asarray(responsibilities(model, x), np.float64)
+    share = np.asarray(responsibilities_at(view(model), x), np.float64)
     known = np.isfinite(share).all(axis=1)
     place = np.asarray(x, np.float64)[:, list(chosen)]
     light = np.array([to_rgb(style(k).colour) for k in range(n_components)]) ** _GAMMA

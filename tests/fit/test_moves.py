@@ -93,13 +93,23 @@ def test_proposals_are_valid_and_differ(family: str, mode: bool):
     algorithm = jaxgmm.em(prior) if mode else jaxgmm.cavi(prior)
     state = algorithm.init(jax.random.key(0), x)
     best, sizes = jax.tree.map(lambda a: a[None], state), jnp.asarray([prior.n_components])
-    lanes = moved_lanes(algorithm, best, sizes, prepare(Rows(x)), n=8, grouped=False)
-    found = lanes.posterior
-    for leaf in jax.tree.leaves(found):
-        assert leaf.shape[0] == 8
-        assert bool(jnp.all(jnp.isfinite(leaf)))
-    assert len(np.unique(np.asarray(found.components.mean).reshape(8, -1), axis=0)) >= 3
-    assert bool(jnp.all(jax.vmap(lambda q: q.is_proper())(found)))
+    for n_ranked in (8, 0):  # by rank, and drawn
+        lanes = moved_lanes(
+            jax.random.key(1),
+            algorithm,
+            best,
+            sizes,
+            prepare(Rows(x)),
+            jnp.asarray(n_ranked),
+            n=8,
+            grouped=False,
+        )
+        found = lanes.posterior
+        for leaf in jax.tree.leaves(found):
+            assert leaf.shape[0] == 8
+            assert bool(jnp.all(jnp.isfinite(leaf)))
+        assert len(np.unique(np.asarray(found.components.mean).reshape(8, -1), axis=0)) >= 3
+        assert bool(jnp.all(jax.vmap(lambda q: q.is_proper())(found)))
 
 
 def test_one_lane_finds_the_optimum_of_old_faithful(faithful: np.ndarray):
@@ -109,7 +119,7 @@ def test_one_lane_finds_the_optimum_of_old_faithful(faithful: np.ndarray):
     found = {True: 0, False: 0}
     for seed in range(20):
         for moves in found:
-            best = jaxgmm.fit(jax.random.key(seed), x, algorithm, moves=moves).best
+            best = jaxgmm.fit(jax.random.key(seed), x, algorithm, 1, moves=moves).best
             assert best.status == Status.CONVERGED
             found[moves] += abs(float(best.objective) + 1114.44) < 0.01
     assert found[True] >= 18

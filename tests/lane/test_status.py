@@ -61,8 +61,9 @@ def test_spikes_collapse_and_are_never_best(spike, dtype: str, x: jax.Array):
     assert (status[1::2] == Status.COLLAPSED).all()
     assert result.best_index % 2 == 0
     assert jnp.isfinite(result.best.objective)
-    if spike is on_tied_values:
-        # refused although its likelihood is higher; the other fails at its first iteration
+    if spike is on_tied_values and dtype == "float64":
+        # refused although its likelihood is higher; the other fails at its first iteration, and
+        # float32 loses this one's responsibilities before it is high
         assert float(result.states.objective[1]) > float(result.best.objective) + 5
         assert "refused at objectives up to" in result.summary()
     summary = result.summary()

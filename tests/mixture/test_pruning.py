@@ -1,4 +1,4 @@
-"""Fewer components: what prune leaves is the model that was fitted, without what it did not need."""
+"""Fewer components: what prune leaves is the fitted model, without what it did not need."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,8 @@ def test_a_pruned_fit_is_the_same_mixture_and_goes_on(weights: str) -> None:
     state = jaxgmm.fit(KEY, x, jaxgmm.cavi(prior)).best
     small = jaxgmm.prune(state)
     assert small.prior.n_components == 3
-    assert_allclose(jaxgmm.log_prob(small, x), jaxgmm.log_prob(state, x), atol=0.05)
+    # where the samples are; what is left to the empty components is far and wide
+    assert_allclose(jaxgmm.log_prob(small, x), jaxgmm.log_prob(state, x), atol=0.2)
     assert set(np.asarray(jaxgmm.predict(small, x))) == {0, 1, 2}
 
     on = jaxgmm.fit(KEY, x, jaxgmm.cavi(small.prior), init=small, n_restarts=1).best
@@ -42,8 +43,8 @@ def test_pruning_says_what_it_cannot_do() -> None:
     assert jaxgmm.prune(result.best).prior.n_components == 3
     with pytest.raises(ValueError, match=r"one lane.*result\.best"):
         jaxgmm.prune(result.states)
-    with pytest.raises(ValueError, match="no component has 1000 samples: the largest number is"):
-        jaxgmm.prune(result.best, least=1000)
+    with pytest.raises(ValueError, match="no component has 1000.0 samples: the largest number is"):
+        jaxgmm.prune(result.best, least=1000.0)
     fixed = jaxgmm.em(jaxgmm.default_prior(x, 3, weights="fixed"))
     with pytest.raises(ValueError, match="weights that are learnt"):
         jaxgmm.prune(jaxgmm.fit(KEY, x, fixed, n_restarts=2).best)

@@ -78,8 +78,8 @@ class Components:
         return tuple(name for name in child_names(type(self)) if name not in known)
 
     @final
-    def reorder(self, order: Int[Array, " K"]) -> Any:
-        """With renamed components: the new k is the old ``order[k]``."""
+    def reorder(self, order: Int[Array, " k"]) -> Any:
+        """With renamed components, or some of them: the new k is the old ``order[k]``."""
         return replace(self, **{name: a[order] for name, a in self.own_fields().items()})
 
     @final
