@@ -11,6 +11,7 @@ from jax import Array
 from jaxgmm._estep.potentials import logits
 from jaxgmm._lane.state import State
 from jaxgmm._mixture.algebra import marginal
+from jaxgmm._mixture.density import responsibilities_at
 from jaxgmm._mixture.mixture import Mixture, check_mixture, is_predictive, mixture, view
 from jaxgmm._numerics.blocks import map_blocks
 
@@ -98,6 +99,12 @@ def component_log_densities(
         values = _logits(marginal(own, features), x)
     values = np.asarray(values, np.float64)
     return np.where(np.isfinite(values), values, -np.inf)
+
+
+@jax.jit
+def shares(model: State | Mixture, x: Array) -> Array:
+    """The responsibilities of checked samples, undefined where the mixture is."""
+    return responsibilities_at(view(model), x)
 
 
 @jax.jit

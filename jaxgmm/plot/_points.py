@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
 from jaxgmm._lane.state import State
-from jaxgmm._mixture.density import responsibilities_at
-from jaxgmm._mixture.mixture import Mixture, check_fitted_samples, view
+from jaxgmm._mixture.mixture import Mixture, check_fitted_samples
 from jaxgmm.plot._model import (
     as_mixture,
     check_features,
     check_names,
+    shares,
     subset,
 )
 from jaxgmm.plot._style import GREY, INK, new_axes, remark, style
@@ -65,7 +65,7 @@ def points(
     labels = check_names(names, n_features)
     n_samples, rows = x.shape[0], subset(x.shape[0])
     x = x[rows]
-    share = np.asarray(responsibilities_at(view(model), x), np.float64)
+    share = np.asarray(shares(model, x), np.float64)
     known = np.isfinite(share).all(axis=1)
     place = np.asarray(x, np.float64)[:, list(chosen)]
     light = np.array([to_rgb(style(k).colour) for k in range(n_components)]) ** _GAMMA
