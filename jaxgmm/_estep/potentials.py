@@ -82,7 +82,8 @@ def logits(x: Float[Array, "N D"], potentials: Potentials) -> Float[Array, "N K"
 def whiten(x: Float[Array, "N D"], potentials: Potentials) -> Float[Array, "K D N"]:
     """``(x - mean[k]) @ factor[k]``, finite however far a sample is: only its square overflows."""
     residual = x.T[None] - potentials.mean[:, :, None]
-    size = jnp.maximum(jnp.max(jnp.abs(potentials.factor)), 1)
+    # a component without finite parameters leaves the others as they are
+    size = jnp.maximum(jnp.nanmax(jnp.abs(potentials.factor)), 1)
     limit = jnp.finfo(x.dtype).max / (4 * x.shape[1] ** 2 * size)
     kind = structure(potentials.structure)
     return kind.whiten(jnp.clip(residual, -limit, limit), potentials.factor)
