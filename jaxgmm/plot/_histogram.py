@@ -64,7 +64,7 @@ def histogram(
     own = as_mixture(model)
     (chosen,) = check_features(feature, own.means.shape[1], 1)
     label = check_names(names, own.means.shape[1])[chosen]
-    column = np.asarray(check_fitted_samples(model, x)[:, chosen], np.float64)
+    column = np.asarray(check_fitted_samples(model, x, values=False)[:, chosen], np.float64)
     root = min(max(math.isqrt(len(column)), 10), 80)
     n_bins = root if bins is None else check_positive_int("bins", bins)
 

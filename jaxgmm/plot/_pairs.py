@@ -57,7 +57,7 @@ def pairs(
         (3, 3)
     """
     own = as_mixture(model)
-    x = check_fitted_samples(model, x)
+    x = check_fitted_samples(model, x, values=False)
     d = own.means.shape[1]
     wanted = range(d) if features is None else features
     n = len(wanted)
