@@ -45,8 +45,13 @@ def marginal(mixture: Mixture, features: Features) -> Mixture:
         >>> print(jaxgmm.algebra.marginal(m, [2, 0]).means)
         [[3. 1.]]
     """
-    m = check_mixture(mixture, values=False)  # nothing is computed
-    index = np.asarray(_check_features(features, m.means.shape[1]))
+    m = check_mixture(mixture)
+    return marginal_of(m, _check_features(features, m.means.shape[1]))
+
+
+def marginal_of(m: Mixture, features: Sequence[int]) -> Mixture:
+    """`marginal` of a checked mixture, or of what is left of a failed one."""
+    index = np.asarray(features)
     return Mixture(m.weights, m.means[:, index], m.covariances[:, index[:, None], index])
 
 

@@ -10,7 +10,7 @@ from jax import Array
 
 from jaxgmm._estep.potentials import logits
 from jaxgmm._lane.state import State
-from jaxgmm._mixture.algebra import marginal
+from jaxgmm._mixture.algebra import marginal_of
 from jaxgmm._mixture.density import responsibilities_at
 from jaxgmm._mixture.mixture import Mixture, check_mixture, is_predictive, mixture, view
 from jaxgmm._numerics.blocks import map_blocks
@@ -41,7 +41,7 @@ def as_mixture(model: Any) -> Mixture:
 
 def parameters(model: Mixture, features: Sequence[int]) -> Parameters:
     """Those of the marginal of some features."""
-    return Parameters(*(np.asarray(a, np.float64) for a in marginal(model, features)))
+    return Parameters(*(np.asarray(a, np.float64) for a in marginal_of(model, features)))
 
 
 def check_features(features: Any, n_features: int, n: int) -> tuple[int, ...]:
@@ -96,7 +96,7 @@ def component_log_densities(
     if is_predictive(model) and len(features) == own.means.shape[1]:
         values = _predictive(model, x[:, np.argsort(features)])
     else:
-        values = _logits(marginal(own, features), x)
+        values = _logits(marginal_of(own, features), x)
     values = np.asarray(values, np.float64)
     return np.where(np.isfinite(values), values, -np.inf)
 

@@ -68,7 +68,17 @@ def models(x: np.ndarray) -> dict[str, Any]:
     return out
 
 
-@pytest.mark.parametrize("name", list(models(clusters())))
+# of each kind of map one runs by default
+BRIEF = ("full MAP", "diag CAVI", "spherical ML", "known MAP", "tied MAP", "full ML reg_covar")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in BRIEF else pytest.param(name, marks=pytest.mark.slow)
+        for name in models(clusters())
+    ],
+)
 def test_an_iteration_is_the_same_in_both_coordinates(name: str) -> None:
     """An oracle for every map: of the prior, the posterior, the objective and the monitor."""
     x = jnp.asarray(clusters())
@@ -94,8 +104,16 @@ def test_an_iteration_is_the_same_in_both_coordinates(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", COVARIANCES)
-@pytest.mark.parametrize("kind", ["ML", "CAVI"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (name, kind)
+        if (name, kind) in (("full", "ML"), ("diag", "CAVI"))
+        else pytest.param(name, kind, marks=pytest.mark.slow)
+        for name in COVARIANCES
+        for kind in ("ML", "CAVI")
+    ],
+)
 def test_a_fit_is_equivariant(name: str, kind: str) -> None:
     """``x A + b`` gives the fit of x, for the maps that the structure can follow."""
     x = clusters(300)
@@ -149,8 +167,17 @@ def sklearn_table(name: str) -> np.ndarray:
     return (x - x.mean(axis=0)) / x.std(axis=0) if name == "breast_cancer" else x
 
 
-@pytest.mark.parametrize(("name", "k"), [("breast_cancer", 2), ("diabetes", 3), ("wine", 3)])
-@pytest.mark.parametrize("covariance", ["full", "tied"])
+@pytest.mark.parametrize(
+    ("name", "k", "covariance"),
+    [
+        ("diabetes", 3, "full"),
+        *(
+            pytest.param(name, k, covariance, marks=pytest.mark.slow)
+            for name, k in (("breast_cancer", 2), ("diabetes", 3), ("wine", 3))
+            for covariance in ("full", "tied")
+        ),
+    ],
+)
 def test_float32_is_as_good_as_float64_on_popular_tables(
     name: str, k: int, covariance: str
 ) -> None:
