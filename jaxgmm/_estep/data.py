@@ -18,7 +18,7 @@ from jaxgmm._numerics.pytree import pytree, static
 Carry = TypeVar("Carry")
 
 # A feature whose deviations are so many eps of its values is constant.
-_CONSTANT = 8
+CONSTANT = 8
 
 
 @pytree
@@ -178,7 +178,7 @@ def _variances(x: Float[Array, "N D"]) -> Float[Array, " D"]:
 def _flat(x: Float[Array, "N D"], centred: Float[Array, "N D"]) -> Bool[Array, " D"]:
     """Whether all that a feature varies by is rounding of its mean."""
     largest = jnp.max(jnp.abs(centred), axis=0)
-    return largest <= _CONSTANT * jnp.finfo(x.dtype).eps * jnp.max(jnp.abs(x), axis=0)
+    return largest <= CONSTANT * jnp.finfo(x.dtype).eps * jnp.max(jnp.abs(x), axis=0)
 
 
 def _units(variances: Float[Array, " D"]) -> Float[Array, " D"]:

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from jaxgmm._algorithms.base import Algorithm
-from jaxgmm._estep.data import Rows
+from jaxgmm._estep.data import CONSTANT, Rows
 from jaxgmm._estep.structures import structure
 from jaxgmm._lane.state import State
 from jaxgmm._model.prior import Prior
@@ -32,8 +32,6 @@ _CHUNK = 1 << 16
 # A direction with a smaller share of the correlations, in units of the dtype's eps, does not vary
 # as far as the dtype can tell, see `Structure.resolved`: it keeps its scale, and so stays refused.
 _SINGULAR = 64
-# A column whose deviations are so many eps of its mean is constant: they are rounding.
-_CONSTANT = 8
 
 
 class Moments(NamedTuple):
@@ -131,11 +129,8 @@ class Whitening:
             value = self._narrow(to.points(np.asarray(value, np.float64)))
         elif name == "parameters":
             weights, means, covariances = (np.asarray(a, np.float64) for a in value)
-            matrix = (
-                to.matrix
-                if np.ndim(to.matrix) == 2
-                else np.diag(to.matrix * np.ones(means.shape[1]))
-            )
+            square, d = np.ndim(to.matrix) == 2, means.shape[1]
+            matrix = to.matrix if square else np.eye(d) * to.matrix
             covariances = matrix.T @ covariances @ matrix
             value = tuple(map(self._narrow, (weights, to.points(means), covariances)))
         elif name == "posterior":
@@ -230,7 +225,7 @@ def _coordinates(
     zero, one = np.zeros(n_features), np.ones(n_features)
     first = measure(zero, one)
     before = limits.round(first.mean)
-    constant = first.largest <= _CONSTANT * limits.source * np.abs(before)
+    constant = first.largest <= CONSTANT * limits.source * np.abs(before)
     unit = np.where(constant, 1, first.largest)
     second = measure(before, limits.round(1 / unit))
     variances = np.where(constant, 0, np.diag(second.covariance)) * unit**2
