@@ -35,7 +35,8 @@ def nothing_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("init_on", "step_on"):
         monkeypatch.setattr(jaxgmm.Algorithm, name, traced)
-    for name in ("launch._labels", "launch.random_lanes", "launch._given_lanes", "driver._advance"):
+    starts = ("launch._labels", "launch._random_start", "launch._given_start")
+    for name in (*starts, "driver._advance"):
         monkeypatch.setattr(f"jaxgmm._fit.{name}", traced)
 
 

@@ -10,6 +10,7 @@ from jaxgmm._algorithms.base import Algorithm, Wrapper, check_ascends
 from jaxgmm._algorithms.squarem import Squarem, squarem
 from jaxgmm._estep.data import Data
 from jaxgmm._lane.state import State
+from jaxgmm._numerics.arrays import as_array
 from jaxgmm._numerics.checks import check_positive_int, is_traced
 from jaxgmm._numerics.pytree import pytree
 
@@ -81,6 +82,4 @@ def annealed(algorithm: Algorithm, n_steps: int = 50, start: float = 0.7) -> Alg
         raise ValueError("the algorithm is annealed already; anneal its inner algorithm instead.")
     if isinstance(algorithm, Squarem):  # whose extrapolations begin when beta is 1
         return squarem(annealed(algorithm.inner, n_steps, start))
-    return Annealed(
-        algorithm, jnp.asarray(n_steps, jnp.int32), jnp.asarray(start, algorithm.prior.dtype)
-    )
+    return Annealed(algorithm, as_array(n_steps, jnp.int32), as_array(start, algorithm.prior.dtype))

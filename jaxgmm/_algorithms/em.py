@@ -1,6 +1,5 @@
 """Expectation maximisation: the mode view, the conjugate update."""
 
-import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
@@ -8,6 +7,7 @@ from jaxgmm._algorithms.base import Algorithm
 from jaxgmm._model.checks import check_has_mode, check_prior
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import Mode
+from jaxgmm._numerics.arrays import as_array
 from jaxgmm._numerics.checks import check_non_negative
 from jaxgmm._numerics.pytree import pytree
 
@@ -62,4 +62,4 @@ def em(prior: Prior, reg_covar: float = 0.0) -> EM:
     prior = check_prior(prior)
     check_non_negative("reg_covar", reg_covar)
     check_has_mode(prior, "EM")
-    return EM(prior, Mode(jnp.asarray(reg_covar, prior.dtype)))
+    return EM(prior, Mode(as_array(reg_covar, prior.dtype)))

@@ -14,6 +14,7 @@ from jaxgmm._fit.mesh import advance_on
 from jaxgmm._fit.progress import Observer, Progress, at_start
 from jaxgmm._fit.race import drop, revive, rungs, shrink, worth_shrinking
 from jaxgmm._lane.state import State
+from jaxgmm._numerics.programs import Program, effort_of_loop
 from jaxgmm._numerics.pytree import replace
 
 # A compiled call returns after about this long, so that Ctrl-C and the progress bar are prompt.
@@ -21,7 +22,7 @@ _CHUNK_SECONDS = 0.5
 _FIRST_CHUNK = 16
 
 
-_advance = jax.jit(advance_lanes, static_argnames="history_length")
+_advance = Program(advance_lanes, static=("history_length",))
 
 
 class Limits(NamedTuple):
@@ -120,7 +121,8 @@ class Driver:
         group = None
         if self.n_groups is not None:
             group = progress.lanes // (progress.n_lanes // progress.n_groups)
-        advance: Callable[..., Any] = _advance
+        work = self.work * progress.batch.status.shape[0]
+        advance: Callable[..., Any] = _advance.with_effort(effort_of_loop(work))
         options = {"history_length": self.length}
         if self.mesh is not None:
             advance, options = advance_on(self.mesh, self.length), {}

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
@@ -13,7 +12,7 @@ from jax.typing import ArrayLike
 
 from jaxgmm._algorithms.base import Algorithm
 from jaxgmm._algorithms.monitor import rounding
-from jaxgmm._estep.data import Rows, check_rows, prepare
+from jaxgmm._estep.data import Data, Rows, check_rows
 from jaxgmm._fit.driver import Driver, Limits
 from jaxgmm._fit.launch import start_lanes
 from jaxgmm._fit.mesh import check_mesh, spread_rows
@@ -147,12 +146,11 @@ def fit(
     notes = data_notes(rows.x)
     coordinates = Whitening(x, rows, algorithm)
     inner = coordinates.into(algorithm)
-    data = _prepare(coordinates.rows)
 
-    def start(key: Array, n_lanes: int) -> State:
-        return start_lanes(key, data, inner, n_lanes, init, coordinates, rows)
+    def start(key: Array, n_lanes: int) -> tuple[Data, State]:
+        return start_lanes(key, inner, n_lanes, init, coordinates, rows)
 
-    starts = start(key, n_restarts)
+    data, starts = start(key, n_restarts)
     ours = not isinstance(init, State | Mapping) and algorithm.races
     race = ours and n_restarts >= RACING_LANES if racing is None else racing
     spread = data if mesh is None else spread_rows(data, mesh)
@@ -185,9 +183,6 @@ def fit(
     return result
 
 
-_prepare = jax.jit(prepare)
-
-
 def _on_automatic_axes(x: Any) -> Any:
     return replace(x, x=on_automatic_axes(x.x)) if isinstance(x, Rows) else on_automatic_axes(x)
 
@@ -200,6 +195,10 @@ def _n_lanes(init: Any) -> int:
     if isinstance(init, State):
         return init.status.shape[0] if init.status.ndim else 1
     return _LANES
+
+
+# Lanes at their starts, and the data, from a key and the number of lanes.
+Starter = Callable[[Array, int], tuple[Data, State]]
 
 
 class _Plan(NamedTuple):
@@ -225,7 +224,7 @@ class _Plan(NamedTuple):
         return self.n_restarts if _MOVES <= self.n_restarts <= 4 * _MOVES else _MOVES
 
     def rescued(
-        self, starts: State, states: State, race: bool, start: Callable[[Array, int], State]
+        self, starts: State, states: State, race: bool, start: Starter
     ) -> tuple[State, bool]:
         """The states, with lanes that collapsed run again, or new ones where none is sound."""
         states, interrupted = rescue(self.driver, starts, states, race)
@@ -233,7 +232,7 @@ class _Plan(NamedTuple):
         if not failed or interrupted:
             return states, interrupted
         new, interrupted = start_afresh(
-            jax.random.fold_in(self.key, 2), lambda key: start(key, self.n_lanes), self.driver
+            jax.random.fold_in(self.key, 2), lambda key: start(key, self.n_lanes)[1], self.driver
         )
         best, failed = _best(new)
         return (states if failed else set_at(states, lane, take(new, best))), interrupted
@@ -252,9 +251,10 @@ class _Plan(NamedTuple):
         if self._agreed(states):
             patience /= _AGREEMENT
         best, interrupted = search(
-            jax.random.fold_in(self.key, 1),
+            self.key,
+            1,
             start,
-            jnp.asarray([n_components]),
+            np.asarray([n_components]),
             self.driver,
             self.n_lanes,
             max(1, round(self.effort * patience)),

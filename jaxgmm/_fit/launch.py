@@ -1,6 +1,5 @@
 """Lanes at their starts."""
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,58 +7,103 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
-from jaxgmm._estep.data import Data, Rows
+from jaxgmm._estep.data import Data, Rows, prepare
 from jaxgmm._fit.whitening import Whitening
 from jaxgmm._lane.given import Checked, check_start
+from jaxgmm._lane.seeds import n_start_rows
 from jaxgmm._lane.starts import Start, labels_of_lanes, n_at_a_time, over_lanes, posterior_from
 from jaxgmm._lane.state import State
 from jaxgmm._model.prior import Prior
-from jaxgmm._numerics.pytree import take
+from jaxgmm._numerics import linalg
+from jaxgmm._numerics.programs import Effort, effort_of, program
+from jaxgmm._numerics.pytree import replace, take
 
 
 def start_lanes(
-    key: Array,
-    data: Data,
-    algorithm: Any,
-    n_restarts: int,
-    init: Any,
-    coordinates: Whitening,
-    rows: Rows,
-) -> State:
-    """R states: at random starts of R keys, or at given ones.
+    key: Array, algorithm: Any, n_restarts: int, init: Any, coordinates: Whitening, rows: Rows
+) -> tuple[Data, State]:
+    """The data as the iterations want them, and R states at random starts or at given ones.
 
     Args:
         key: PRNG key.
-        data: the rows, in the coordinates of the fit.
-        algorithm: in these coordinates as well.
+        algorithm: in the coordinates of the fit.
         n_restarts: R.
         init: as `fit` takes it, in the units of the data.
         coordinates: of the fit.
         rows: in the units of the data.
     """
-    start = init
+    start, n_samples = init, rows.n_samples
     if isinstance(init, str) or not isinstance(init, State | Mapping):
-        start = check_start(init, algorithm.prior, data.rows.n_samples)
+        start = check_start(init, algorithm.prior, n_samples)
     if not isinstance(start, State | Mapping):
         weights, k = algorithm.prior.weights, algorithm.prior.n_components
         present = None
         if weights.n_parameters == 0:  # given weights may be 0
             present = np.tile(np.asarray(weights.present()), (n_restarts, 1))
-        rows = rows_for(start, rows, coordinates)
-        keys, shared_key, labels = _labels(key, rows, present, start, k, n_restarts)
-        return random_lanes(keys, shared_key, data, algorithm, labels, None)
+        named = isinstance(start, str)
+        return _random_start.with_effort(_effort(rows, k, n_restarts))(
+            key,
+            coordinates.rows,
+            coordinates.standard if named else None,
+            None if named else rows,
+            present,
+            algorithm,
+            start=start,
+            n_lanes=n_restarts,
+        )
     given = {"state": start} if isinstance(start, State) else start
     starts = [
-        coordinates.start(check_start(one, algorithm.prior, data.rows.n_samples))
+        coordinates.start(check_start(one, algorithm.prior, n_samples))
         for one in _split(given, n_restarts)
     ]
-    return _given_lanes(key, data, algorithm, starts)
+    return _given_start(key, coordinates.rows, algorithm, starts)
 
 
-def rows_for(start: Start, rows: Rows, coordinates: Whitening) -> Rows:
-    """What a start's seeds are drawn from: for a function of the user's, the data as they are."""
-    return coordinates.standard_rows() if isinstance(start, str) else rows
+def _effort(rows: Rows, n_components: int, n_lanes: int) -> Effort:
+    """What the programs of random starts are worth."""
+    looked_at = n_start_rows(rows.n_samples, rows.n_features, n_components)
+    return effort_of(looked_at * rows.n_features * n_components * n_lanes)
+
+
+@program(static=("start", "n_lanes"))
+def _random_start(
+    key: Array,
+    rows: Rows,
+    standard: Array | None,
+    own: Rows | None,
+    present: Array | None,
+    algorithm: Any,
+    *,
+    start: Start,
+    n_lanes: int,
+) -> tuple[Data, State]:
+    """All that precedes the loop, as one program.
+
+    Args:
+        key: PRNG key.
+        rows: in the coordinates of the fit.
+        standard: what makes them rows of standardised features, see `Whitening`.
+        own: in the units of the data, for a function of the user's; else None.
+        present: components of each lane; None for all.
+        algorithm: in the coordinates of the fit.
+        start: a random one.
+        n_lanes: R.
+    """
+    data = prepare(rows)
+    seeded = rows_for_seeds(rows, standard) if own is None else own
+    keys, shared_key, labels = _labels_of(
+        key, seeded, present, start, algorithm.prior.n_components, n_lanes
+    )
+    return data, random_lanes(keys, shared_key, data, algorithm, labels, None)
+
+
+def rows_for_seeds(rows: Rows, standard: Array | None) -> Rows:
+    """The rows of standardised features from those in the coordinates of a fit."""
+    if standard is None:
+        return rows
+    return replace(rows, x=linalg.matmul(rows.x, standard))
 
 
 def start_groups(
@@ -70,6 +114,7 @@ def start_groups(
     n_restarts: int,
     start: Start,
     rows: Rows,
+    standard: ArrayLike | None,
 ) -> State:
     """States of G groups of lanes at random starts, those of one group after those of the other.
 
@@ -80,16 +125,35 @@ def start_groups(
         present: components of each group, ``(G, K)``.
         n_restarts: lanes of each group.
         start: a random one.
-        rows: what its seeds are drawn from, see `rows_for`.
+        rows: what its seeds are drawn from: for a function of the user's, the data as they are.
+        standard: what makes them rows of standardised features, see `Whitening`.
     """
     n_groups, k = present.shape
     group = np.repeat(np.arange(n_groups), n_restarts)
-    keys, shared_key, labels = _labels(key, rows, present[group], start, k, len(group), True)
-    return random_lanes(keys, shared_key, data, models, labels, group)
+    effort = _effort(rows, k, len(group))
+    keys, shared_key, labels = _labels.with_effort(effort)(
+        key, rows, standard, present[group], start=start, n_components=k, n_lanes=len(group)
+    )
+    return random_lanes.with_effort(effort)(keys, shared_key, data, models, labels, group)
 
 
-@functools.partial(jax.jit, static_argnames=("start", "n_components", "n_lanes", "grouped"))
+@program(static=("start", "n_components", "n_lanes"))
 def _labels(
+    key: Array,
+    rows: Rows,
+    standard: Array | None,
+    present: Array,
+    *,
+    start: Start,
+    n_components: int,
+    n_lanes: int,
+) -> tuple[Array, Array, Array | None]:
+    """The keys and labels of lanes in groups, which are those of every family."""
+    rows = rows_for_seeds(rows, standard)
+    return _labels_of(key, rows, present, start, n_components, n_lanes, grouped=True)
+
+
+def _labels_of(
     key: Array,
     rows: Rows,
     present: Array | None,
@@ -100,8 +164,8 @@ def _labels(
 ) -> tuple[Array, Array, Array | None]:
     """Two keys of each lane, the key that all share, and the labels of the lanes' starts.
 
-    Nothing here depends on the model but its K: all families share one program. Lanes in groups
-    draw nothing but their starts, and have one key.
+    Nothing here depends on the model but its K. Lanes in groups draw nothing but their starts, and
+    have one key.
     """
     if grouped:
         keys, shared_key = jax.random.split(jax.random.fold_in(key, 0), n_lanes), key
@@ -115,7 +179,7 @@ def _labels(
     return keys, shared_key, labels
 
 
-@jax.jit
+@program()
 def random_lanes(
     keys: Array,
     shared_key: Array,
@@ -167,9 +231,12 @@ def _split(init: Mapping[str, Any], n_restarts: int) -> list[dict[str, Any]]:
     return [take(dict(init), lane) for lane in range(n_restarts)]
 
 
-@jax.jit
-def _given_lanes(key: Array, data: Data, algorithm: Any, starts: list[Checked]) -> State:
+@program()
+def _given_start(
+    key: Array, rows: Rows, algorithm: Any, starts: list[Checked]
+) -> tuple[Data, State]:
+    data = prepare(rows)
     lane_key, shared_key = jax.random.split(key)
     keys = jax.random.split(lane_key, len(starts))
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
-    return jax.vmap(algorithm.init_on, (0, None, None, 0))(keys, shared_key, data, stacked)
+    return data, jax.vmap(algorithm.init_on, (0, None, None, 0))(keys, shared_key, data, stacked)

@@ -12,7 +12,6 @@ The fits that are moved come in groups, of one K each. Where there are several, 
 from its neighbours: the best of K - 1 with a component split, the best of K + 1 with two merged.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -30,6 +29,7 @@ from jaxgmm._mixture.merging import Part, compact, merged, pairs_by_cost, part, 
 from jaxgmm._model.estimate import Estimate
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import Expectation, Mode, View
+from jaxgmm._numerics.programs import program
 from jaxgmm._numerics.pytree import replace, take
 
 # A half of a split lies so many standard deviations from the middle, along the split's axis; the
@@ -74,9 +74,10 @@ def _where(condition: Array, a: Estimate, b: Estimate) -> Estimate:
     return jax.tree.map(lambda u, v: jnp.where(condition, u, v), a, b)
 
 
-@functools.partial(jax.jit, static_argnames=("n", "grouped"))
+@program(static=("n", "grouped"))
 def moved_lanes(
     key: Array,
+    branch: Array,
     algorithm: Any,
     best: State,
     sizes: Int[Array, " G"],
@@ -90,6 +91,7 @@ def moved_lanes(
 
     Args:
         key: PRNG key, for the moves that are drawn.
+        branch: numbers that are folded into the key, one after the other.
         algorithm: of all lanes, or if ``grouped`` of each group, every leaf led by G.
         best: the best state of each group, every leaf led by G.
         sizes: K of each group; the others of its components are absent.
@@ -98,6 +100,8 @@ def moved_lanes(
         n: lanes of each group.
         grouped: whether the algorithm leads with G.
     """
+    for number in branch:
+        key = jax.random.fold_in(key, number)
     group = jnp.arange(sizes.shape[0] * n) // n
     view = Mode() if best.view.point else Expectation()
     # without reg_covar, which the view adds and a posterior has not

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxgmm._lane.state import State
@@ -59,7 +58,7 @@ class Progress:
         """The states of all lanes."""
         if len(self.lanes) == self.n_lanes:
             return self.batch
-        return set_at(self.everyone, jnp.asarray(self.lanes), self.batch)
+        return set_at(self.everyone, self.lanes, self.batch)
 
     def of_all(self, name: str) -> np.ndarray:
         """One field of the states of all lanes, which may be written to."""

@@ -4,11 +4,11 @@ Lanes come in groups, one after the other, and race against those of their own g
 the host, from one `Progress` to another.
 """
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxgmm._fit.progress import Progress
 from jaxgmm._lane.status import FAILED, Status
+from jaxgmm._numerics.arrays import as_array
 from jaxgmm._numerics.pytree import pick, replace
 
 # Fits of fewer lanes have no race.
@@ -64,7 +64,7 @@ def drop(progress: Progress, n_left: int) -> Progress:
         [beaten(status[g], objective[g], degenerate[g], n_left) for g in progress.groups()]
     )
     status = np.where(lost, int(Status.DROPPED), status).astype(np.int32)
-    batch = replace(progress.batch, status=jnp.asarray(status[progress.lanes]))
+    batch = replace(progress.batch, status=as_array(status[progress.lanes]))
     return replace(progress, batch=batch)
 
 
@@ -78,7 +78,7 @@ def revive(progress: Progress) -> Progress:
     if not again.any():
         return progress
     status = np.where(again, int(Status.RUNNING), status).astype(np.int32)
-    everyone = replace(progress.states(), status=jnp.asarray(status))
+    everyone = replace(progress.states(), status=as_array(status))
     lanes = np.arange(progress.n_lanes)
     return replace(progress, everyone=everyone, batch=everyone, lanes=lanes, rungs=())
 
@@ -100,7 +100,7 @@ def shrink(progress: Progress, work: int) -> Progress:
         return progress
     # what fills the new batch up are finished lanes, which the loop leaves alone
     kept = np.sort(np.argsort(~running, kind="stable")[:size])
-    batch = pick(progress.batch, jnp.asarray(kept))
+    batch = pick(progress.batch, kept)
     return replace(progress, everyone=progress.states(), batch=batch, lanes=lanes[kept])
 
 

@@ -15,6 +15,7 @@ from jax import Array
 from jaxgmm._fit.driver import Driver
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import FAILED, Status
+from jaxgmm._numerics.arrays import as_array
 from jaxgmm._numerics.pytree import replace, select
 
 # Batches of new lanes before a fit gives up.
@@ -57,7 +58,7 @@ def rescue(driver: Driver, starts: State, states: State, race: bool) -> tuple[St
     course, interrupted = driver.run(_again(starts, optima, found, prior), race)
     again = course.states()
     better = found & ~np.isin(np.asarray(again.status), FAILED)
-    return select(jnp.asarray(better), again, states), interrupted
+    return select(as_array(better), again, states), interrupted
 
 
 def start_afresh(key: Array, start: Callable[[Array], State], driver: Driver) -> tuple[State, bool]:
@@ -89,4 +90,4 @@ def _again(starts: State, at: State, lanes: np.ndarray, prior: object) -> State:
     """
     status = np.where(lanes, int(Status.RUNNING), int(Status.CONVERGED)).astype(np.int32)
     own = jax.tree.map(lambda a, b: jnp.broadcast_to(a, b.shape), prior, starts.prior)
-    return replace(starts, prior=own, posterior=at.posterior, status=jnp.asarray(status))
+    return replace(starts, prior=own, posterior=at.posterior, status=as_array(status))

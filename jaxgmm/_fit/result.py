@@ -10,6 +10,7 @@ from jax import Array
 from jaxgmm._algorithms.base import Algorithm
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import FAILED, Status
+from jaxgmm._numerics import linalg
 from jaxgmm._numerics.devices import for_everyone, is_local
 from jaxgmm._numerics.pytree import pick
 
@@ -180,15 +181,17 @@ def resolution_of(tol: Any, total: Any) -> float:
     return max(_RESOLUTION, _ITERATIONS_AWAY * float(tol) * float(total))
 
 
-def _flat_columns(x: Array) -> tuple[Array, Array]:
+def _flat_columns(x: Any) -> tuple[Any, Any]:
+    """Which columns are constant, and the correlations of all of them."""
+    xp = x.__array_namespace__()
     centred = x - x[0]
-    scale = jnp.max(jnp.abs(centred), axis=0)
-    unit = jnp.where(scale > 0, scale, 1)
-    # sums and differences of standardised columns: exact zeros where two are equal
-    z = (x - jnp.mean(x, axis=0)) / unit
-    sd = jnp.sqrt(jnp.mean(z**2, axis=0))
-    z = z / jnp.where(sd > 0, sd, 1)
-    return scale == 0, jnp.matmul(z.T, z, precision="highest") / x.shape[0]
+    scale = xp.abs(centred).max(axis=0)
+    z = centred / (scale + (scale == 0))
+    z = z - z.mean(axis=0)
+    product = linalg.matmul(z.T, z) if xp is jnp else z.T @ z
+    sd = xp.sqrt(xp.diagonal(product))
+    sd = sd + (sd == 0)
+    return scale == 0, product / (sd[:, None] * sd)
 
 
 # Rows that are looked through for repeated ones; how often one occurs at least, how many times as

@@ -12,6 +12,7 @@ from jaxgmm._fit.moves import moved_lanes
 from jaxgmm._fit.progress import Observer, Progress
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import FAILED, Status
+from jaxgmm._numerics.programs import effort_of
 
 # Rounds of moves at most: one follows every improvement, and some follow none.
 _ROUNDS = 100
@@ -21,8 +22,9 @@ PATIENCE = 6
 
 def search(
     key: Array,
+    branch: int,
     best: State,
-    sizes: Array,
+    sizes: np.ndarray,
     driver: Driver,
     n: int,
     patience: int = 1,
@@ -32,6 +34,7 @@ def search(
 
     Args:
         key: PRNG key.
+        branch: folded into the key, which the fit uses otherwise too.
         best: the best state of each group, every leaf led by their number G.
         sizes: K of each group, ``(G,)``.
         driver: of the lanes; what is found before an interruption stays.
@@ -45,14 +48,17 @@ def search(
     # what an iteration more could give anyway is no other optimum
     enough = 100 * driver.limits.tol * float(driver.data.total)
     grouped, interrupted, left = driver.n_groups is not None, False, patience
-    if driver.algorithm.prior.n_components < 2:  # there is nothing to merge, nor to split
+    prior = driver.algorithm.prior
+    effort = effort_of(n * len(sizes) * prior.n_components**2 * prior.n_features**2)
+    if prior.n_components < 2:  # there is nothing to merge, nor to split
         return best, False
     try:
         for i in range(max(_ROUNDS, patience)):
             # of an estimate that was moved already the ranked moves are known
             ranked = np.asarray(n if grouped else n // 2 if left == patience else 0)
-            lanes = moved_lanes(
-                jax.random.fold_in(key, i),
+            lanes = moved_lanes.with_effort(effort)(
+                key,
+                np.asarray([branch, i], np.uint32),
                 driver.algorithm,
                 best,
                 sizes,

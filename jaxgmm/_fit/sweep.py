@@ -10,7 +10,7 @@ from jax import Array, lax
 from jaxgmm._estep.data import Data, Rows, prepare
 from jaxgmm._estep.log_evidence import log_evidence_on
 from jaxgmm._fit.driver import Driver, Limits
-from jaxgmm._fit.launch import rows_for, start_groups
+from jaxgmm._fit.launch import start_groups
 from jaxgmm._fit.search import best_of, search
 from jaxgmm._fit.whitening import Whitening
 from jaxgmm._lane.starts import Start
@@ -18,6 +18,8 @@ from jaxgmm._lane.state import State
 from jaxgmm._mixture.criteria import log_assignment, plug_in
 from jaxgmm._mixture.density import log_density
 from jaxgmm._model.padding import pad, unpad
+from jaxgmm._numerics.arrays import as_array
+from jaxgmm._numerics.programs import Program, effort_of, program
 from jaxgmm._numerics.pytree import replace
 
 
@@ -56,7 +58,7 @@ class Sweep:
         padded = [a.with_prior(pad(a.prior, sizes[-1], *moments)) for a in algorithms]
         # in NumPy, which compiles nothing for another shape
         self.padded = jax.tree.map(
-            lambda *leaves: jnp.asarray(np.stack([np.asarray(a) for a in leaves])), *padded
+            lambda *leaves: as_array(np.stack([np.asarray(a) for a in leaves])), *padded
         )
         self.models = self.coordinates.into(self.padded, led=True)
 
@@ -76,31 +78,32 @@ class Sweep:
         sizes = np.asarray(self.sizes)
         present = np.arange(sizes[-1]) < sizes[:, None]
         driver = Driver(self.models, data, o.limits, o.n_restarts, n_groups=len(sizes))
-        rows = replace(rows_for(o.init, Rows(self.x), own), weight=weight)
-        states = start_groups(key, data, self.models, present, o.n_restarts, o.init, rows)
+        named = isinstance(o.init, str)
+        rows = replace(own.rows if named else Rows(self.x), weight=weight)
+        standard = own.standard if named else None
+        states = start_groups(key, data, self.models, present, o.n_restarts, o.init, rows, standard)
         progress, interrupted = driver.run(states, race)
         best = best_of(progress)
         if race and not interrupted:
-            best, interrupted = search(
-                jax.random.fold_in(key, 2), best, jnp.asarray(sizes), driver, o.n_restarts
-            )
+            best, interrupted = search(key, 2, best, sizes, driver, o.n_restarts)
         if interrupted:
             raise KeyboardInterrupt
         total = float(data.total)
-        scores = np.asarray(_scores(best, data, held_out)) + 0.0
+        effort = effort_of(data.x.size * self.sizes[-1] * len(sizes))
+        scores = np.asarray(_scores.with_effort(effort)(best, data, held_out)) + 0.0
         held = 0.0 if held_out is None else float(np.sum(held_out, dtype=np.float64))
         scores = _in_units(scores, own.log_det, total, held)
-        best, _ = own.back(jax.tree.map(jnp.asarray, best), self.padded, total)
+        best, _ = own.back(best, self.padded, total)
         return Outcome(best, scores, total)
 
     def state(self, outcome: Outcome, g: int) -> State:
         """The best state of one K, in its own shape."""
-        padded = jax.tree.map(lambda a: jnp.asarray(np.asarray(a)[g]), outcome.best)
+        padded = jax.tree.map(lambda a: as_array(np.asarray(a)[g]), outcome.best)
         posterior = unpad(padded.posterior, self.sizes[g])
         return replace(padded, prior=self.algorithms[g].prior, posterior=posterior, memory=())
 
 
-_prepare = jax.jit(prepare)
+_prepare = Program(prepare)
 
 
 def _in_units(scores: np.ndarray, log_det: float, total: float, held_out: float) -> np.ndarray:
@@ -111,7 +114,7 @@ def _in_units(scores: np.ndarray, log_det: float, total: float, held_out: float)
     return np.stack(shifted, axis=-1)
 
 
-@jax.jit
+@program()
 def _scores(best: State, data: Data, held_out: Array | None) -> Array:
     """The scores of `Outcome`, of one state after the other."""
 

@@ -7,7 +7,6 @@ on its covariance structure: a matrix for full and tied ones, a factor for each 
 ones, one factor for spherical ones.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,16 +14,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxgmm._algorithms.base import Algorithm
 from jaxgmm._estep.data import CONSTANT, Rows
 from jaxgmm._estep.structures import structure
 from jaxgmm._lane.state import State
-from jaxgmm._model.prior import Prior
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.affine import Affine
+from jaxgmm._numerics.arrays import as_array
 from jaxgmm._numerics.checks import check_variances
 from jaxgmm._numerics.devices import for_everyone, is_on_host
+from jaxgmm._numerics.programs import program
 from jaxgmm._numerics.pytree import replace
 
 # Rows that are of 64 bits at a time while the host measures them.
@@ -99,27 +100,29 @@ class Whitening:
         self.log_det = to.log_det()
         if on_host:
             moved = _moved_on_host(values, to, rows.x.dtype)
-            z = jnp.asarray(moved)
+            z = as_array(moved)
             if z.devices() != rows.x.devices():  # else it may go wherever a mesh wants it
                 z = jax.device_put(moved, rows.x.sharding)
         else:
             z = _moved_on_devices(rows.x, *_narrow(rows, to.before, to.matrix))
         self.rows = Rows(z, rows.weight)
 
-    def standard_rows(self) -> Rows:
-        """The rows for starts: centred, each feature near its own standard deviation."""
+    @property
+    def standard(self) -> np.ndarray | None:
+        """What makes rows for starts of these, each feature near its own standard deviation.
+
+        A matrix that multiplies them from the right; None where they are such rows already.
+        """
         if np.ndim(self.to.matrix) < 2:
-            return self.rows
+            return None
         inverse = self.to.inverse().matrix
         unit = np.sqrt(np.sum(inverse**2, axis=0))
-        matrix = np.asarray(inverse / unit, self.rows.x.dtype)
-        x = _moved_on_devices(self.rows.x, np.zeros_like(matrix[0]), matrix)
-        return replace(self.rows, x=x)
+        return np.asarray(inverse / unit, self.rows.x.dtype)
 
     def into(self, tree: Any, led: bool = False) -> Any:
         """An algorithm, a prior or a posterior in these coordinates; or several that lead it."""
         with jax.enable_x64(True):
-            return _mapped(tree, self.to, led)
+            return _into(tree, self.to, led=led)
 
     def start(self, checked: Any) -> dict[str, Any]:
         """A given start in these coordinates, see `check_start`."""
@@ -140,7 +143,7 @@ class Whitening:
         return {name: value}
 
     def _narrow(self, a: np.ndarray) -> Array:
-        return jnp.asarray(a, self.rows.x.dtype)
+        return as_array(a, self.rows.x.dtype)
 
     def back(self, states: State, algorithm: Any, total: float) -> tuple[State, np.ndarray]:
         """The states of lanes in the data's units, and what their objectives gained.
@@ -151,13 +154,11 @@ class Whitening:
             total: sum of the weights.
         """
         led = algorithm.prior.components.mean.ndim > 2
-        gain = np.full(states.status.shape, self.log_det * total)
         with jax.enable_x64(True):
-            posterior = _mapped(states.posterior, self.to.inverse(), True)
-            if states.view.point:
-                gain += np.asarray(_log_jacobian(algorithm.prior, self.to, self.log_det, led))
-        gain = np.asarray(gain, self.rows.x.dtype)
-        return _restored(states, posterior, algorithm, gain, led), gain
+            states, gain = _restored(
+                states, algorithm, self.to, self.to.inverse(), self.log_det, total, led=led
+            )
+        return states, np.asarray(gain)
 
 
 def _wide(tree: Any) -> Any:
@@ -169,42 +170,61 @@ def _wide(tree: Any) -> Any:
     return jax.tree.map(wide, tree)
 
 
-@functools.partial(jax.jit, static_argnames="led")
-def _mapped(tree: Any, to: Affine, led: bool) -> Any:
+def _as(tree: Any, others: Any) -> Any:
+    """The tree with the dtypes of others."""
+
+    def narrow(a: Any, b: Any) -> Any:
+        return a if a.dtype == b.dtype else a.astype(b.dtype)
+
+    return jax.tree.map(narrow, tree, others)
+
+
+@program(static=("led",))
+def _into(tree: Any, to: Affine, *, led: bool) -> Any:
     """In other coordinates, computed in 64 bits; one, or as many as lead every leaf."""
 
     def one(node: Any) -> Any:
         return node.mapped(to)
 
-    moved = (jax.vmap(one) if led else one)(_wide(tree))
-    return jax.tree.map(lambda a, b: a.astype(b.dtype), moved, tree)
+    return _as((jax.vmap(one) if led else one)(_wide(tree)), tree)
 
 
-@functools.partial(jax.jit, static_argnames="led")
-def _log_jacobian(prior: Prior, to: Affine, log_det: Array, led: bool) -> Array:
-    def one(prior: Prior) -> Array:
-        present = prior.weights.present()
-        return prior.components.log_jacobian(to.matrix, log_det, present)
+@program(static=("led",))
+def _restored(
+    states: State,
+    algorithm: Any,
+    to: Affine,
+    back: Affine,
+    log_det: ArrayLike,
+    total: ArrayLike,
+    *,
+    led: bool,
+) -> tuple[State, Array]:
+    """The states in the data's units, with what depends on these, and what the objectives gained.
 
-    return (jax.vmap(one) if led else one)(_wide(prior))
+    Computed in 64 bits.
+    """
 
-
-@functools.partial(jax.jit, static_argnames="led")
-def _restored(states: State, posterior: Prior, algorithm: Any, shift: Array, led: bool) -> State:
-    """The states at their posteriors in the data's units, with what depends on the units."""
-
-    def one(state: State, q: Prior, own: Any, shift: Array) -> State:
-        return replace(
+    def one(state: State, own: Any) -> tuple[State, Array]:
+        gain = jnp.asarray(log_det * total)
+        if state.view.point:
+            prior = _wide(own.prior)
+            present = prior.weights.present()
+            gain = gain + prior.components.log_jacobian(to.matrix, log_det, present)
+        gain = gain.astype(state.objective.dtype)
+        q = _as(_wide(state.posterior).mapped(back), state.posterior)
+        restored = replace(
             state,
             prior=own.prior,
             view=own.view.of_state,
             posterior=q,
-            objective=state.objective + shift,
-            record=own.monitor.shifted(state.record, shift),
-            memory=own.remember_again(state.memory, q),
+            objective=state.objective + gain,
+            record=_as(own.monitor.shifted(state.record, gain), state.record),
+            memory=_as(own.remember_again(state.memory, q), state.memory),
         )
+        return restored, gain
 
-    return jax.vmap(one, (0, 0, 0 if led else None, 0))(states, posterior, algorithm, shift)
+    return jax.vmap(one, (0, 0 if led else None))(states, algorithm)
 
 
 # --- what the data are like -------------------------------------------------------------------
@@ -309,7 +329,7 @@ def _moments(x: Array, weight: Array | None, before: Array, matrix: Array) -> tu
     return mean, largest, linalg.matmul((w[:, None] * centred).T, centred)
 
 
-@jax.jit
+@program()
 def _moved_on_devices(x: Array, before: Array, matrix: Array) -> Array:
     y = x - before
     return linalg.matmul(y, matrix) if matrix.ndim == 2 else y * matrix

@@ -3,9 +3,9 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
+from jaxgmm._numerics.arrays import as_array
 from jaxgmm._numerics.checks import (
     check_leaves_finite,
     holds,
@@ -18,7 +18,7 @@ def check_prior(prior: Any) -> Any:
     """A `Prior` whose shapes, dtypes and values belong together; arrays from array-likes."""
     weights, components = prior.weights, prior.components
     # strongly typed, so that no two priors of one dtype compile two programs
-    prior = jax.tree.map(lambda a: jnp.asarray(a, jnp.asarray(a).dtype), prior)
+    prior = jax.tree.map(as_array, prior)
     weights, components = prior.weights, prior.components
     dtypes = {str(a.dtype) for a in jax.tree.leaves(prior)}
     if len(dtypes) > 1 or not is_float(components.mean.dtype):
@@ -52,9 +52,17 @@ def check_prior(prior: Any) -> Any:
     return prior
 
 
+def _is_proper(prior: Any) -> Array:
+    return prior.is_proper()
+
+
+def _has_mode(weights: Any) -> Array:
+    return weights.has_mode()
+
+
 def check_proper(prior: Any, algorithm: str, otherwise: str = "") -> None:
     """Refuse an improper prior where the bound needs a proper one."""
-    if not is_traced(prior) and not holds(prior.is_proper):
+    if not is_traced(prior) and not holds(_is_proper, prior):
         hint = f", {otherwise}" if otherwise else ""
         raise ValueError(
             f"{algorithm} needs a proper prior (positive concentration and mean_precision, "
@@ -65,7 +73,7 @@ def check_proper(prior: Any, algorithm: str, otherwise: str = "") -> None:
 
 def check_has_mode(prior: Any, algorithm: str) -> None:
     """Refuse weights whose posterior density is unbounded where a point estimate is asked for."""
-    if not is_traced(prior) and not holds(prior.weights.has_mode):
+    if not is_traced(prior) and not holds(_has_mode, prior.weights):
         raise ValueError(
             f"{algorithm} needs weights whose posterior has a mode (concentration, or alpha and "
             f"beta, of at least 1), but they are {prior.weights}; use jaxgmm.cavi, or jaxgmm.svi "

@@ -11,12 +11,14 @@ from jaxtyping import Float
 from jaxgmm._estep.data import data_covariance
 from jaxgmm._model.families import FAMILIES, KNOWN, WEIGHTS
 from jaxgmm._model.prior import Prior
+from jaxgmm._numerics.arrays import as_array
 from jaxgmm._numerics.checks import (
     check_choice,
     check_covariance,
     check_positive_int,
     check_samples,
 )
+from jaxgmm._numerics.programs import program
 
 _KNOWN_HINT = "; for a known covariance pass the (D, D) matrix itself"
 
@@ -56,7 +58,7 @@ def flat_prior(
         check_choice("covariance", covariance, FAMILIES, _KNOWN_HINT)
         components = FAMILIES[covariance].flat(n_components, n_features, dtype)
         return Prior(kind.flat(n_components, dtype), components)
-    matrix = check_covariance("covariance", jnp.asarray(covariance, dtype), n_features)
+    matrix = check_covariance("covariance", as_array(covariance, dtype), n_features)
     components = KNOWN.flat(n_components, matrix)
     return Prior(kind.flat(n_components, matrix.dtype), components)
 
@@ -95,16 +97,33 @@ def default_prior(
     check_positive_int("n_components", n_components)
     given, x = x, check_samples(x)
     check_choice("weights", weights, WEIGHTS)
-    mean = jnp.mean(x, axis=0)
+    if isinstance(covariance, str):
+        check_choice("covariance", covariance, FAMILIES, _KNOWN_HINT)
+    else:
+        covariance = check_covariance("covariance", as_array(covariance, x.dtype), x.shape[1])
+    middle = None
     if isinstance(given, np.ndarray) and given.dtype != x.dtype:
         # far from 0 the data themselves would be rounded to few values
         middle = np.mean(given, axis=0, dtype=np.float64)
-        mean, x = jnp.asarray(middle, x.dtype), jnp.asarray(given - middle, x.dtype)
+        middle, x = as_array(middle, x.dtype), as_array(given - middle, x.dtype)
+    name, matrix = (covariance, None) if isinstance(covariance, str) else ("", covariance)
+    return _default(x, middle, matrix, n_components, name, weights)
+
+
+@program(static=("n_components", "covariance", "weights"))
+def _default(
+    x: Array,
+    mean: Array | None,
+    matrix: Array | None,
+    n_components: int,
+    covariance: str,
+    weights: str,
+) -> Prior:
+    """The default prior, as one program: about a mean, and of a matrix, that are known already."""
+    mean = jnp.mean(x, axis=0) if mean is None else mean
     kind = WEIGHTS[weights].flat(n_components, x.dtype)
-    if isinstance(covariance, str):
-        check_choice("covariance", covariance, FAMILIES, _KNOWN_HINT)
-        family = FAMILIES[covariance]
-        spread = data_covariance(x, family.distribution.structure)
-        return Prior(kind, family.default(mean, spread, n_components))
-    matrix = check_covariance("covariance", jnp.asarray(covariance, x.dtype), x.shape[1])
-    return Prior(kind, KNOWN.default(mean, matrix, n_components))
+    if matrix is not None:
+        return Prior(kind, KNOWN.default(mean, matrix, n_components))
+    family = FAMILIES[covariance]
+    spread = data_covariance(x, family.distribution.structure)
+    return Prior(kind, family.default(mean, spread, n_components))

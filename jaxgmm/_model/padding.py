@@ -5,12 +5,11 @@ weight is -inf, so no sample is theirs, their posterior stays their prior, and t
 nothing to the bound. The padded fit is then the plain one, number by number up to rounding.
 """
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jaxgmm._model.prior import Prior
-from jaxgmm._numerics.arrays import first
+from jaxgmm._numerics.arrays import as_array, first
 from jaxgmm._numerics.pytree import replace
 
 
@@ -25,7 +24,7 @@ def pad(prior: Prior, n_components: int, mean: Array, covariance: Array) -> Prio
     def longer(a: Array) -> Array:
         edges = [(0, n_absent), *[(0, 0)] * (a.ndim - 1)]
         # in NumPy, which compiles nothing for another shape
-        return jnp.asarray(np.pad(np.asarray(a), edges, mode="edge"))
+        return as_array(np.pad(np.asarray(a), edges, mode="edge"))
 
     own = prior.components.own_fields()
     components = replace(prior.components, **{n: longer(a) for n, a in own.items()})
@@ -36,7 +35,7 @@ def pad(prior: Prior, n_components: int, mean: Array, covariance: Array) -> Prio
 
 
 def _join(a: Array, b: Array, k: int) -> Array:
-    return jnp.asarray(np.concatenate([np.asarray(a), np.asarray(b)[k:]]))
+    return as_array(np.concatenate([np.asarray(a), np.asarray(b)[k:]]))
 
 
 def unpad(q: Prior, n_components: int) -> Prior:

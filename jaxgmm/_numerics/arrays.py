@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -22,19 +23,26 @@ def masked_product(weight: Array, value: Array) -> Array:
     return jnp.where(used, weight * jnp.where(used, value, 0), 0)
 
 
+def as_array(a: Any, dtype: Any = None) -> Array:
+    """``jnp.asarray``, strongly typed; what lies on the host gets there without a program."""
+    if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(a)):
+        return jnp.asarray(a, jnp.asarray(a).dtype if dtype is None else dtype)
+    return jax.device_put(np.asarray(a, dtype))
+
+
 def full(shape: tuple[int, ...], value: float | int, dtype: Any = None) -> Array:
     """Entries of one value; in NumPy, which compiles nothing for another shape."""
-    return jnp.asarray(np.full(shape, value, jnp.result_type(float if dtype is None else dtype)))
+    return as_array(np.full(shape, value, jnp.result_type(float if dtype is None else dtype)))
 
 
 def longer(a: Array, number: int, value: float = 0) -> Array:
     """So many more entries of one value; in NumPy, which compiles nothing for another shape."""
-    return jnp.asarray(np.pad(np.asarray(a), (0, number), constant_values=value))
+    return as_array(np.pad(np.asarray(a), (0, number), constant_values=value))
 
 
 def first(a: Array, number: int) -> Array:
     """The first so many rows; in NumPy, as `longer`."""
-    return jnp.asarray(np.asarray(a)[:number])
+    return as_array(np.asarray(a)[:number])
 
 
 def sum_where(present: Array | None, values: Array) -> Array:

@@ -9,7 +9,9 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
+from jaxgmm._numerics.arrays import as_array
 from jaxgmm._numerics.devices import for_everyone, is_local
+from jaxgmm._numerics.programs import program
 
 
 def is_traced(*values: Any) -> bool:
@@ -17,10 +19,15 @@ def is_traced(*values: Any) -> bool:
     return any(isinstance(a, Tracer) for a in jax.tree.leaves(values))
 
 
-def holds(condition: Callable[[], Any]) -> bool:
-    """The truth of a condition on concrete arrays, also while something else is traced."""
+def holds(condition: Callable[[Any], Any], tree: Any) -> bool:
+    """The truth of a condition on concrete arrays, as one program; also while tracing others."""
     with jax.ensure_compile_time_eval():
-        return bool(condition())
+        return bool(_truth(tree, condition=condition))
+
+
+@program(static=("condition",))
+def _truth(tree: Any, *, condition: Callable[[Any], Any]) -> Array:
+    return condition(tree)
 
 
 def check_choice(name: str, value: Any, known: Iterable[str], hint: str = "") -> None:
@@ -99,7 +106,7 @@ def check_samples(
         )
     if n_features is not None and x.shape[1] != n_features:
         raise ValueError(f"{name} has {x.shape[1]} features, but the model has {n_features}.")
-    x = jnp.asarray(x)
+    x = as_array(x)
     if not is_traced(x):
         with jax.ensure_compile_time_eval():
             finite = np.asarray(for_everyone(_finite_rows if is_local(x) else _finite, x))
@@ -134,17 +141,17 @@ def check_magnitude(x: Array, name: str = "x") -> None:
     )
 
 
-def _scatter_times_n(x: Array) -> Array:
-    centred = x - jnp.sum(x / x.shape[0], axis=0)
-    return jnp.sum(centred**2) * x.shape[0]
+def _scatter_times_n(x: Any) -> Any:
+    centred = x - (x / x.shape[0]).sum(axis=0)
+    return (centred**2).sum() * x.shape[0]
 
 
-def _finite_rows(x: Array) -> Array:
-    return jnp.all(jnp.isfinite(x), axis=1)
+def _finite_rows(x: Any) -> Any:
+    return x.__array_namespace__().isfinite(x).all(axis=1)
 
 
-def _finite(x: Array) -> Array:
-    return jnp.all(jnp.isfinite(x))
+def _finite(x: Any) -> Any:
+    return x.__array_namespace__().isfinite(x).all()
 
 
 def check_variances(variances: np.ndarray, flat: np.ndarray, dtype: Any) -> None:

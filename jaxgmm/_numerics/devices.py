@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax import lax
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -23,7 +24,14 @@ def is_on_host(a: Any) -> bool:
 
 
 def for_everyone(function: Callable[..., Any], x: jax.Array, *others: Any) -> Any:
-    """``function(x, ...)``, compiled; every process that holds a part of x can read the result."""
+    """``function(x, ...)``; every process that holds a part of x can read the result.
+
+    It is compiled for arrays on devices. What is on the host is NumPy's, and compiles nothing: the
+    function calls methods of arrays, or takes functions of its ``__array_namespace__``.
+    """
+    if is_on_host(x):
+        with np.errstate(all="ignore"):
+            return function(*(None if a is None else np.asarray(a) for a in (x, *others)))
     if is_local(x) or not isinstance(x.sharding, NamedSharding):
         return jax.jit(function)(x, *others)
     everywhere = NamedSharding(x.sharding.mesh, P())

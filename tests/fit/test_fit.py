@@ -18,6 +18,7 @@ from conftest import clusters
 
 import jaxgmm
 from jaxgmm import Status
+from jaxgmm._numerics.programs import Program
 
 K, R = 3, 5
 
@@ -179,7 +180,7 @@ def test_interruption_of_the_first_call(
     def interrupt(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jaxgmm._fit.driver._advance", interrupt)
+    monkeypatch.setattr("jaxgmm._fit.driver._advance", Program(interrupt))
     result = jaxgmm.fit(jax.random.key(0), x, em, R, history=True)
     assert result.interrupted
     assert set(result.statuses()) == {Status.RUNNING}

@@ -15,6 +15,7 @@ from jaxgmm._estep.data import Rows, prepare
 from jaxgmm._fit.moves import Move, apply, moved_lanes
 from jaxgmm._mixture.merging import merge_cost, merged
 from jaxgmm._model.estimate import Estimate
+from jaxgmm._numerics.programs import Program
 
 K, D = 4, 3
 
@@ -96,6 +97,7 @@ def test_proposals_are_valid_and_differ(family: str, mode: bool):
     for n_ranked in (8, 0):  # by rank, and drawn
         lanes = moved_lanes(
             jax.random.key(1),
+            jnp.zeros((1,), jnp.uint32),
             algorithm,
             best,
             sizes,
@@ -177,7 +179,7 @@ def test_interrupted_moves_lose_nothing(faithful: np.ndarray, monkeypatch: pytes
     def interrupt(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jaxgmm._fit.search.moved_lanes", interrupt)
+    monkeypatch.setattr("jaxgmm._fit.search.moved_lanes", Program(interrupt))
     result = jaxgmm.fit(jax.random.key(0), x, algorithm)
     assert result.interrupted
     for a, b in zip(jax.tree.leaves(result.states), jax.tree.leaves(plain.states), strict=True):

@@ -97,15 +97,14 @@ def pure() -> dict[str, Any]:
 
 def collectives() -> int:
     """All-reductions in the compiled loop: those of one pass, and not one a lane or a block."""
-    from jaxgmm._estep.data import Rows, prepare
+    from jaxgmm._estep.data import Rows
     from jaxgmm._fit.launch import start_lanes
     from jaxgmm._fit.mesh import advance_on, check_mesh, spread_rows
     from jaxgmm._fit.whitening import Whitening
 
     mesh = check_mesh(MESHES["data"], em)
     coordinates = Whitening(x, Rows(x), em)
-    data = prepare(coordinates.rows)
-    states = start_lanes(KEY, data, em, 4, "k-means++", coordinates, Rows(x))
+    data, states = start_lanes(KEY, em, 4, "k-means++", coordinates, Rows(x))
     data = spread_rows(data, mesh)
     limits = (jnp.asarray(9, jnp.int32), jnp.asarray(1e-3), jnp.asarray(9, jnp.int32))
     lowered = advance_on(mesh, 0).lower(em, states, data, *limits)
