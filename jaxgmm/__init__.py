@@ -23,6 +23,7 @@ from jaxgmm._fit.result import Result
 from jaxgmm._fit.run import run
 from jaxgmm._fit.select import select
 from jaxgmm._fit.selection import Selection
+from jaxgmm._fit.warm_up import compile_for
 from jaxgmm._lane.degenerate import is_degenerate
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import Status
@@ -52,6 +53,7 @@ from jaxgmm._model.prior import Prior, update
 from jaxgmm._model.weights.dirichlet import Dirichlet
 from jaxgmm._model.weights.fixed_weights import FixedWeights
 from jaxgmm._model.weights.stick_breaking import StickBreaking
+from jaxgmm._numerics.cache import cache_programs
 
 __version__ = "0.1.0"
 
@@ -87,8 +89,10 @@ __all__ = [
     "annealed",
     "bic",
     "bound",
+    "cache_programs",
     "cavi",
     "cdf",
+    "compile_for",
     "credible_intervals",
     "default_prior",
     "elbo",

@@ -1,7 +1,7 @@
 """The host's loop around the compiled one, for one model or for many groups of lanes."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,12 +14,16 @@ from jaxgmm._fit.mesh import advance_on
 from jaxgmm._fit.progress import Observer, Progress, at_start
 from jaxgmm._fit.race import drop, revive, rungs, shrink, worth_shrinking
 from jaxgmm._lane.state import State
-from jaxgmm._numerics.programs import Program, effort_of_loop
+from jaxgmm._lane.status import Status
+from jaxgmm._numerics.arrays import as_array
+from jaxgmm._numerics.programs import Call, Program, effort_of_loop
 from jaxgmm._numerics.pytree import replace
 
 # A compiled call returns after about this long, so that Ctrl-C and the progress bar are prompt.
 _CHUNK_SECONDS = 0.5
 _FIRST_CHUNK = 16
+# Responsibilities of an iteration up to which more lanes cost less than another program.
+_FILLED = 1 << 16
 
 
 _advance = Program(advance_lanes, static=("history_length",))
@@ -42,6 +46,8 @@ class Driver:
         n_lanes: of a group in the fit, by which it is decided whether batches shrink: moves use the
             programs that its race has compiled.
         n_groups: of lanes with a model each; None for lanes that share one.
+        least: lanes of a batch at least, where the work is light: a smaller one is filled up, and
+            so uses the program of the moves.
         history: whether every objective is recorded.
         mesh: of devices.
     """
@@ -54,15 +60,18 @@ class Driver:
         n_lanes: int,
         *,
         n_groups: int | None = None,
+        least: int = 1,
         history: bool = False,
         mesh: Mesh | None = None,
     ):
         self.algorithm, self.data, self.limits = algorithm, data, limits
         self.n_groups, self.mesh = n_groups, mesh
-        self.work = data.x.shape[0] * algorithm.prior.n_components
+        self.work = data.rows.n_samples * algorithm.prior.n_components
         self.shrinks = worth_shrinking(self.work, n_lanes * (n_groups or 1))
         self.length = 256 if history else 0
         self.n_lanes = n_lanes
+        usable = algorithm.ascends and mesh is None and n_groups is None
+        self.least = least if usable and self.work * least <= _FILLED else 1
 
     def quiet(self, algorithm: Any = None) -> "Driver":
         """The same without a history, or also with another prior in its algorithm."""
@@ -72,6 +81,7 @@ class Driver:
             self.limits,
             self.n_lanes,
             n_groups=self.n_groups,
+            least=self.least,
             mesh=self.mesh,
         )
 
@@ -111,24 +121,39 @@ class Driver:
             for observe in observers:
                 observe.close()
 
-    def _call(self, progress: Progress, n_steps: int) -> Progress:
-        """The progress after one call of the loop, of which nothing may be known yet."""
+    def call(self, batch: State, n_steps: int = 0, group: Any = None) -> Call:
+        """The call of the loop for a batch, or for the shapes of one; with the group of each lane.
+
+        Returns states, history, iterations done, and which lanes would be refused as degenerate.
+        """
         limits = (
             np.asarray(self.limits.max_iter, np.int32),
-            np.asarray(self.limits.tol, self.data.x.dtype),
+            np.asarray(self.limits.tol, self.data.rows.x.dtype),
             np.asarray(n_steps, np.int32),
         )
+        arguments = (self.algorithm, batch, self.data, *limits, group)
+        if self.mesh is not None:
+            return Call(advance_on(self.mesh, self.length), arguments, {})
+        effort = effort_of_loop(self.work * batch.status.shape[0])
+        return _advance.on(effort, *arguments, history_length=self.length)
+
+    def ahead(self, states: State) -> None:
+        """Begin to compile the loop for states of these shapes."""
+        self.call(resized(states, max(states.status.shape[0], self.least))).ahead()
+
+    def _call(self, progress: Progress, n_steps: int) -> Progress:
+        """The progress after one call of the loop, of which nothing may be known yet."""
         group = None
         if self.n_groups is not None:
             group = progress.lanes // (progress.n_lanes // progress.n_groups)
-        work = self.work * progress.batch.status.shape[0]
-        advance: Callable[..., Any] = _advance.with_effort(effort_of_loop(work))
-        options = {"history_length": self.length}
-        if self.mesh is not None:
-            advance, options = advance_on(self.mesh, self.length), {}
-        states, rows, did, degenerate = advance(
-            self.algorithm, progress.batch, self.data, *limits, group, **options
-        )
+        n_lanes, batch = progress.batch.status.shape[0], progress.batch
+        if n_lanes < self.least:
+            batch = _filled(batch, self.least)
+        states, rows, did, degenerate = self.call(batch, n_steps, group)()
+        if n_lanes < self.least:
+            states, degenerate = jax.tree.map(
+                lambda a: np.asarray(a)[:n_lanes], (states, degenerate)
+            )
         chunks = (*progress.chunks, (rows, did, progress.lanes)) if self.length else ()
         return replace(
             progress,
@@ -147,3 +172,18 @@ class Driver:
         if progress.n_running == 0:
             progress = revive(progress)
         return shrink(progress, self.work) if self.shrinks else progress
+
+
+def _filled(states: State, n_lanes: int) -> State:
+    """A batch with more lanes, which have nothing to do; in NumPy, which compiles nothing."""
+    n = states.status.shape[0]
+    more = np.minimum(np.arange(n_lanes), n - 1)
+    wide = jax.tree.map(lambda a: as_array(np.asarray(a)[more]), states)
+    status = np.asarray(states.status)[more]
+    status[n:] = int(Status.CONVERGED)
+    return replace(wide, status=as_array(status))
+
+
+def resized(states: State, n_lanes: int) -> State:
+    """The shapes of as many lanes."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct((n_lanes, *a.shape[1:]), a.dtype), states)

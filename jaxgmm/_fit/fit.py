@@ -13,21 +13,22 @@ from jax.typing import ArrayLike
 from jaxgmm._algorithms.base import Algorithm
 from jaxgmm._algorithms.monitor import rounding
 from jaxgmm._estep.data import Data, Rows, check_rows
-from jaxgmm._fit.driver import Driver, Limits
+from jaxgmm._fit.driver import Driver, Limits, resized
 from jaxgmm._fit.launch import start_lanes
 from jaxgmm._fit.mesh import check_mesh, spread_rows
 from jaxgmm._fit.progress import Bar
 from jaxgmm._fit.race import RACING_LANES
 from jaxgmm._fit.rescue import needs_rescue, rescue, start_afresh
 from jaxgmm._fit.result import Result, best_lane, data_notes, resolution_of
-from jaxgmm._fit.search import PATIENCE, search
+from jaxgmm._fit.search import PATIENCE, moving, search
 from jaxgmm._fit.whitening import Whitening
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import FAILED, Status
 from jaxgmm._model.checks import check_model
 from jaxgmm._numerics.checks import check_non_negative, check_positive, check_positive_int
 from jaxgmm._numerics.devices import on_automatic_axes
-from jaxgmm._numerics.pytree import replace, set_at, take
+from jaxgmm._numerics.programs import Call
+from jaxgmm._numerics.pytree import put_in, replace
 
 # Lanes at random starts, unless it is said how many.
 _LANES = 16
@@ -147,22 +148,31 @@ def fit(
     coordinates = Whitening(x, rows, algorithm)
     inner = coordinates.into(algorithm)
 
-    def start(key: Array, n_lanes: int) -> tuple[Data, State]:
+    def start(key: Array, n_lanes: int) -> Call:
         return start_lanes(key, inner, n_lanes, init, coordinates, rows)
 
-    data, starts = start(key, n_restarts)
     ours = not isinstance(init, State | Mapping) and algorithm.races
     race = ours and n_restarts >= RACING_LANES if racing is None else racing
-    spread = data if mesh is None else spread_rows(data, mesh)
     limits = Limits(max_iter, tol)
-    driver = Driver(inner, spread, limits, n_restarts, history=history, mesh=mesh)
+    searches = ours if moves is None else moves
+    least = _MOVES if searches and not history else 1
+
+    def driver_of(data: Data) -> Driver:
+        options = {"least": least, "history": history, "mesh": mesh}
+        return Driver(inner, data, limits, n_restarts, **options)
+
+    starting = start(key, n_restarts)
+    if mesh is None and not rows.x.committed and starting.is_new():
+        _compile_ahead(starting, driver_of, searches)
+    data, starts = starting()
+    driver = driver_of(data if mesh is None else spread_rows(data, mesh))
     bar = Bar(algorithm.name, max_iter, "it", progress)
     course, interrupted = driver.run(starts, race, [bar])
     states, record = course.states(), course.history() if history else None
     plan = _Plan(driver.quiet(), key, n_restarts, effort, progress)
     if ours and not interrupted and needs_rescue(plan.driver, states):
         states, interrupted = plan.rescued(starts, states, race, start)
-    if (ours if moves is None else moves) and not interrupted:
+    if searches and not interrupted:
         states, interrupted = plan.moved(states)
     total = float(data.total)
     height = np.nan_to_num(np.asarray(states.objective)[_best(states)[0]], neginf=0.0)
@@ -197,8 +207,25 @@ def _n_lanes(init: Any) -> int:
     return _LANES
 
 
-# Lanes at their starts, and the data, from a key and the number of lanes.
-Starter = Callable[[Array, int], tuple[Data, State]]
+# The call that makes lanes at their starts, and the data, from a key and the number of lanes.
+Starter = Callable[[Array, int], Call]
+
+
+def _compile_ahead(starting: Call, driver_of: Callable[[Data], Driver], searches: bool) -> None:
+    """Begin to compile the loop and the moves, while the starts are compiled and made."""
+    data, states = starting.shapes()
+    driver = driver_of(data)
+    driver.ahead(states)
+    if searches and driver.algorithm.prior.n_components > 1:
+        quiet, n_lanes = driver.quiet(), _n_moves(driver.n_lanes)
+        sizes = np.asarray([driver.algorithm.prior.n_components])
+        moving(starting.args[0], (0, 0), resized(states, 1), sizes, quiet, 0, n_lanes).ahead()
+        quiet.ahead(resized(states, n_lanes))
+
+
+def _n_moves(n_restarts: int) -> int:
+    """Lanes of a batch beside the fit's own, whose program they use if it is about as large."""
+    return n_restarts if _MOVES <= n_restarts <= 4 * _MOVES else _MOVES
 
 
 class _Plan(NamedTuple):
@@ -218,11 +245,6 @@ class _Plan(NamedTuple):
     effort: float
     progress: bool | None
 
-    @property
-    def n_lanes(self) -> int:
-        """Lanes of a batch beside the fit's own, whose program they use if it is about as large."""
-        return self.n_restarts if _MOVES <= self.n_restarts <= 4 * _MOVES else _MOVES
-
     def rescued(
         self, starts: State, states: State, race: bool, start: Starter
     ) -> tuple[State, bool]:
@@ -231,11 +253,14 @@ class _Plan(NamedTuple):
         lane, failed = _best(states)
         if not failed or interrupted:
             return states, interrupted
+        n_lanes = _n_moves(self.n_restarts)
         new, interrupted = start_afresh(
-            jax.random.fold_in(self.key, 2), lambda key: start(key, self.n_lanes)[1], self.driver
+            jax.random.fold_in(self.key, 2), lambda key: start(key, n_lanes)()[1], self.driver
         )
         best, failed = _best(new)
-        return (states if failed else set_at(states, lane, take(new, best))), interrupted
+        if not failed:
+            states = put_in(states, lane, jax.tree.map(lambda a: np.asarray(a)[best], new))
+        return states, interrupted
 
     def moved(self, states: State) -> tuple[State, bool]:
         """The states with the best lane moved to a better optimum, as long as a move finds one."""
@@ -256,12 +281,12 @@ class _Plan(NamedTuple):
             start,
             np.asarray([n_components]),
             self.driver,
-            self.n_lanes,
+            _n_moves(self.n_restarts),
             max(1, round(self.effort * patience)),
             self._observers,
         )
         if best is not start:
-            states = set_at(states, np.asarray([lane]), best)
+            states = put_in(states, lane, jax.tree.map(lambda a: a[0], best))
         return states, interrupted
 
     def _observers(self) -> list[Bar]:

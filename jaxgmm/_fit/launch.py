@@ -17,14 +17,14 @@ from jaxgmm._lane.starts import Start, labels_of_lanes, n_at_a_time, over_lanes,
 from jaxgmm._lane.state import State
 from jaxgmm._model.prior import Prior
 from jaxgmm._numerics import linalg
-from jaxgmm._numerics.programs import Effort, effort_of, program
+from jaxgmm._numerics.programs import Call, Effort, effort_of, program
 from jaxgmm._numerics.pytree import replace, take
 
 
 def start_lanes(
     key: Array, algorithm: Any, n_restarts: int, init: Any, coordinates: Whitening, rows: Rows
-) -> tuple[Data, State]:
-    """The data as the iterations want them, and R states at random starts or at given ones.
+) -> Call:
+    """The call that makes `Data`, as the iterations want them, and R states at their starts.
 
     Args:
         key: PRNG key.
@@ -43,7 +43,8 @@ def start_lanes(
         if weights.n_parameters == 0:  # given weights may be 0
             present = np.tile(np.asarray(weights.present()), (n_restarts, 1))
         named = isinstance(start, str)
-        return _random_start.with_effort(_effort(rows, k, n_restarts))(
+        return _random_start.on(
+            _effort(rows, k, n_restarts),
             key,
             coordinates.rows,
             coordinates.standard if named else None,
@@ -58,7 +59,7 @@ def start_lanes(
         coordinates.start(check_start(one, algorithm.prior, n_samples))
         for one in _split(given, n_restarts)
     ]
-    return _given_start(key, coordinates.rows, algorithm, starts)
+    return _given_start.on(Effort.QUICK, key, coordinates.rows, algorithm, starts)
 
 
 def _effort(rows: Rows, n_components: int, n_lanes: int) -> Effort:
@@ -115,6 +116,8 @@ def start_groups(
     start: Start,
     rows: Rows,
     standard: ArrayLike | None,
+    *,
+    shapes: bool = False,
 ) -> State:
     """States of G groups of lanes at random starts, those of one group after those of the other.
 
@@ -127,14 +130,16 @@ def start_groups(
         start: a random one.
         rows: what its seeds are drawn from: for a function of the user's, the data as they are.
         standard: what makes them rows of standardised features, see `Whitening`.
+        shapes: whether only the shapes are wanted.
     """
     n_groups, k = present.shape
     group = np.repeat(np.arange(n_groups), n_restarts)
     effort = _effort(rows, k, len(group))
-    keys, shared_key, labels = _labels.with_effort(effort)(
-        key, rows, standard, present[group], start=start, n_components=k, n_lanes=len(group)
-    )
-    return random_lanes.with_effort(effort)(keys, shared_key, data, models, labels, group)
+    size = {"n_components": k, "n_lanes": len(group)}
+    labelled = _labels.on(effort, key, rows, standard, present[group], start=start, **size)
+    keys, shared_key, labels = labelled.shapes() if shapes else labelled()
+    lanes = random_lanes.on(effort, keys, shared_key, data, models, labels, group)
+    return lanes.shapes() if shapes else lanes()
 
 
 @program(static=("start", "n_components", "n_lanes"))

@@ -8,15 +8,19 @@ as a rule lies in the basin of one of the likelihood's. Fraley & Raftery 2007 pu
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxgmm._estep.data import Rows
 from jaxgmm._fit.driver import Driver
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import FAILED, Status
+from jaxgmm._model.components.base import Components
+from jaxgmm._model.prior import Prior
 from jaxgmm._numerics.arrays import as_array
-from jaxgmm._numerics.pytree import replace, select
+from jaxgmm._numerics.checks import holds
+from jaxgmm._numerics.programs import program
+from jaxgmm._numerics.pytree import replace
 
 # Batches of new lanes before a fit gives up.
 _TRIES = 16
@@ -28,7 +32,17 @@ def needs_rescue(driver: Driver, states: State) -> bool:
     failed = np.isin(status, FAILED)
     hopeless = 2 * failed.sum() >= len(status) or (failed | (status == Status.DROPPED)).all()
     prior = driver.algorithm.prior
-    return bool(hopeless and states.view.point and not np.all(prior.components.proper()))
+    return bool(hopeless and states.view.point and not holds(_is_proper, prior.components))
+
+
+def _is_proper(components: Components) -> Array:
+    return components.is_proper()
+
+
+@program()
+def _weak_prior(prior: Prior, rows: Rows) -> Prior:
+    moments = rows.moments(prior.components.structure)
+    return replace(prior, components=prior.components.proper_or_default(*moments))
 
 
 def rescue(driver: Driver, starts: State, states: State, race: bool) -> tuple[State, bool]:
@@ -43,10 +57,8 @@ def rescue(driver: Driver, starts: State, states: State, race: bool) -> tuple[St
     Returns:
         The states, and whether Ctrl-C ended it.
     """
-    algorithm, data = driver.algorithm, driver.data
-    prior = algorithm.prior
-    moments = data.rows.moments(prior.components.structure)
-    proper = replace(prior, components=prior.components.proper_or_default(*moments))
+    algorithm, prior = driver.algorithm, driver.algorithm.prior
+    proper = _weak_prior(prior, driver.data.rows)
     failed = np.isin(np.asarray(states.status), FAILED)
 
     weak = driver.quiet(algorithm.with_prior(proper))
@@ -58,7 +70,14 @@ def rescue(driver: Driver, starts: State, states: State, race: bool) -> tuple[St
     course, interrupted = driver.run(_again(starts, optima, found, prior), race)
     again = course.states()
     better = found & ~np.isin(np.asarray(again.status), FAILED)
-    return select(as_array(better), again, states), interrupted
+    return _where(better, again, states), interrupted
+
+
+def _where(better: np.ndarray, new: State, old: State) -> State:
+    def where(a: Array, b: Array) -> np.ndarray:
+        return np.where(better.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(where, new, old)
 
 
 def start_afresh(key: Array, start: Callable[[Array], State], driver: Driver) -> tuple[State, bool]:
@@ -89,5 +108,5 @@ def _again(starts: State, at: State, lanes: np.ndarray, prior: object) -> State:
     The others have nothing to do any more, whatever became of them.
     """
     status = np.where(lanes, int(Status.RUNNING), int(Status.CONVERGED)).astype(np.int32)
-    own = jax.tree.map(lambda a, b: jnp.broadcast_to(a, b.shape), prior, starts.prior)
+    own = jax.tree.map(lambda a, b: np.broadcast_to(np.asarray(a), b.shape), prior, starts.prior)
     return replace(starts, prior=own, posterior=at.posterior, status=as_array(status))

@@ -12,7 +12,7 @@ from jaxgmm._fit.moves import moved_lanes
 from jaxgmm._fit.progress import Observer, Progress
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import FAILED, Status
-from jaxgmm._numerics.programs import effort_of
+from jaxgmm._numerics.programs import Call, effort_of
 
 # Rounds of moves at most: one follows every improvement, and some follow none.
 _ROUNDS = 100
@@ -48,25 +48,13 @@ def search(
     # what an iteration more could give anyway is no other optimum
     enough = 100 * driver.limits.tol * float(driver.data.total)
     grouped, interrupted, left = driver.n_groups is not None, False, patience
-    prior = driver.algorithm.prior
-    effort = effort_of(n * len(sizes) * prior.n_components**2 * prior.n_features**2)
-    if prior.n_components < 2:  # there is nothing to merge, nor to split
+    if driver.algorithm.prior.n_components < 2:  # there is nothing to merge, nor to split
         return best, False
     try:
         for i in range(max(_ROUNDS, patience)):
             # of an estimate that was moved already the ranked moves are known
-            ranked = np.asarray(n if grouped else n // 2 if left == patience else 0)
-            lanes = moved_lanes.with_effort(effort)(
-                key,
-                np.asarray([branch, i], np.uint32),
-                driver.algorithm,
-                best,
-                sizes,
-                driver.data,
-                ranked,
-                n=n,
-                grouped=grouped,
-            )
+            ranked = n if grouped else n // 2 if left == patience else 0
+            lanes = moving(key, (branch, i), best, sizes, driver, ranked, n)()
             progress, interrupted = driver.run(lanes, True, observers())
             tried = best_of(progress)
             better = _better(best, tried, enough)
@@ -78,6 +66,23 @@ def search(
     except KeyboardInterrupt:  # while a move was being made: what there is stays
         interrupted = True
     return best, interrupted
+
+
+def moving(
+    key: Array,
+    branch: tuple[int, int],
+    best: State,
+    sizes: np.ndarray,
+    driver: Driver,
+    n_ranked: int = 0,
+    n: int = 1,
+) -> Call:
+    """The call that makes a round of moves, see `moved_lanes`."""
+    prior, grouped = driver.algorithm.prior, driver.n_groups is not None
+    effort = effort_of(n * len(sizes) * prior.n_components**2 * prior.n_features**2)
+    numbers = np.asarray(branch, np.uint32), np.asarray(n_ranked)
+    arguments = (key, numbers[0], driver.algorithm, best, sizes, driver.data, numbers[1])
+    return moved_lanes.on(effort, *arguments, n=n, grouped=grouped)
 
 
 def _better(best: State, tried: State, enough: float) -> np.ndarray:

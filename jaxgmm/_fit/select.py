@@ -167,6 +167,10 @@ def _kind(algorithm: Any) -> str:
     return f"{algorithm.name} of {covariance} covariances and {type(prior.weights).__name__}"
 
 
+# Numbers in x up to which all covariances have their data, in coordinates of their own, at once, so
+# that their programs can be compiled ahead.
+_AHEAD = 1 << 22
+
 # The weights of the rows that are fitted, and of those that are held out from that.
 Fold = tuple[Array | None, Array | None]
 
@@ -209,9 +213,14 @@ def _run_sweeps(
         disable=None if progress is None else not progress,
     )
     try:
+        ready = {}
+        if rows.x.size <= _AHEAD:
+            ready = {name: Sweep(x, a, sizes, rows, options) for name, a in sweeps.items()}
+            for sweep in ready.values():
+                sweep.ahead(key, folds[0][0])
         for name, algorithms in sweeps.items():
             bar.set_postfix_str(name, refresh=False)
-            sweep = Sweep(x, algorithms, sizes, rows, options)
+            sweep = ready.pop(name, None) or Sweep(x, algorithms, sizes, rows, options)
             outcomes = []
             for i, fold in enumerate(folds):
                 outcomes.append(sweep.run(jax.random.fold_in(key, i), *fold))

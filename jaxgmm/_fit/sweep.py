@@ -9,18 +9,21 @@ from jax import Array, lax
 
 from jaxgmm._estep.data import Data, Rows, prepare
 from jaxgmm._estep.log_evidence import log_evidence_on
-from jaxgmm._fit.driver import Driver, Limits
+from jaxgmm._fit.driver import Driver, Limits, resized
 from jaxgmm._fit.launch import start_groups
-from jaxgmm._fit.search import best_of, search
+from jaxgmm._fit.search import best_of, moving, search
 from jaxgmm._fit.whitening import Whitening
 from jaxgmm._lane.starts import Start
 from jaxgmm._lane.state import State
 from jaxgmm._mixture.criteria import log_assignment, plug_in
 from jaxgmm._mixture.density import log_density
-from jaxgmm._model.padding import pad, unpad
+from jaxgmm._model.padding import completed, pad, unpad
 from jaxgmm._numerics.arrays import as_array
-from jaxgmm._numerics.programs import Program, effort_of, program
+from jaxgmm._numerics.programs import Call, Effort, Program, effort_of, program
 from jaxgmm._numerics.pytree import replace
+
+# Folded into the key of a sweep for its moves.
+_BRANCH = 2
 
 
 class Options(NamedTuple):
@@ -54,13 +57,45 @@ class Sweep:
     ):
         self.algorithms, self.sizes, self.options = algorithms, sizes, options
         self.x, self.coordinates = rows.x, Whitening(x, rows, algorithms[0])
-        moments = rows.moments(algorithms[0].prior.components.structure)
-        padded = [a.with_prior(pad(a.prior, sizes[-1], *moments)) for a in algorithms]
+        padded = [a.with_prior(pad(a.prior, sizes[-1])) for a in algorithms]
         # in NumPy, which compiles nothing for another shape
-        self.padded = jax.tree.map(
-            lambda *leaves: as_array(np.stack([np.asarray(a) for a in leaves])), *padded
-        )
+        stacked = jax.tree.map(lambda *a: np.stack([np.asarray(b) for b in a]), *padded)
+        self.padded = _completed(stacked, rows)
         self.models = self.coordinates.into(self.padded, led=True)
+
+    def ahead(self, key: Array, weight: Array | None) -> None:
+        """Begin to compile what `run` will call."""
+        rows = replace(self.coordinates.rows, weight=weight)
+        if rows.x.committed:
+            return
+        data = _prepare.on(Effort.QUICK, rows).shapes()
+        states, driver = self._starts(key, data, weight, shapes=True), self._driver(data)
+        n_lanes, n_groups = states.status.shape[0], len(self.sizes)
+        driver.call(states, group=np.arange(n_lanes) // (n_lanes // n_groups)).ahead()
+        best = resized(states, n_groups)
+        if self.algorithms[0].races and self.sizes[-1] > 1:
+            sizes, n = np.asarray(self.sizes), self.options.n_restarts
+            moving(key, (_BRANCH, 0), best, sizes, driver, n, n).ahead()
+        self._scoring(best, data, None).ahead()
+
+    def _driver(self, data: Data) -> Driver:
+        o = self.options
+        return Driver(self.models, data, o.limits, o.n_restarts, n_groups=len(self.sizes))
+
+    def _starts(
+        self, key: Array, data: Data, weight: Array | None, *, shapes: bool = False
+    ) -> State:
+        o, own, sizes = self.options, self.coordinates, np.asarray(self.sizes)
+        present = np.arange(sizes[-1]) < sizes[:, None]
+        named = isinstance(o.init, str)
+        rows = replace(own.rows if named else Rows(self.x), weight=weight)
+        standard = own.standard if named else None
+        arguments = (key, data, self.models, present, o.n_restarts, o.init, rows, standard)
+        return start_groups(*arguments, shapes=shapes)
+
+    def _scoring(self, best: State, data: Data, held_out: Array | None) -> Call:
+        work = data.rows.n_samples * data.rows.n_features * self.sizes[-1] * len(self.sizes)
+        return _scores.on(effort_of(work), best, data, held_out)
 
     def run(self, key: Array, weight: Array | None, held_out: Array | None) -> Outcome:
         """The best of random starts, and then of moves as long as they find something better.
@@ -75,22 +110,16 @@ class Sweep:
         """
         o, race, own = self.options, self.algorithms[0].races, self.coordinates
         data = _prepare(replace(own.rows, weight=weight))
-        sizes = np.asarray(self.sizes)
-        present = np.arange(sizes[-1]) < sizes[:, None]
-        driver = Driver(self.models, data, o.limits, o.n_restarts, n_groups=len(sizes))
-        named = isinstance(o.init, str)
-        rows = replace(own.rows if named else Rows(self.x), weight=weight)
-        standard = own.standard if named else None
-        states = start_groups(key, data, self.models, present, o.n_restarts, o.init, rows, standard)
-        progress, interrupted = driver.run(states, race)
+        driver = self._driver(data)
+        progress, interrupted = driver.run(self._starts(key, data, weight), race)
         best = best_of(progress)
         if race and not interrupted:
-            best, interrupted = search(key, 2, best, sizes, driver, o.n_restarts)
+            sizes = np.asarray(self.sizes)
+            best, interrupted = search(key, _BRANCH, best, sizes, driver, o.n_restarts)
         if interrupted:
             raise KeyboardInterrupt
         total = float(data.total)
-        effort = effort_of(data.x.size * self.sizes[-1] * len(sizes))
-        scores = np.asarray(_scores.with_effort(effort)(best, data, held_out)) + 0.0
+        scores = np.asarray(self._scoring(best, data, held_out)()) + 0.0
         held = 0.0 if held_out is None else float(np.sum(held_out, dtype=np.float64))
         scores = _in_units(scores, own.log_det, total, held)
         best, _ = own.back(best, self.padded, total)
@@ -104,6 +133,13 @@ class Sweep:
 
 
 _prepare = Program(prepare)
+
+
+@program()
+def _completed(algorithms: Any, rows: Rows) -> Any:
+    """Algorithms with padded priors, which lead every leaf, whose absent components are proper."""
+    moments = rows.moments(algorithms.prior.components.structure)
+    return algorithms.with_prior(jax.vmap(lambda p: completed(p, *moments))(algorithms.prior))
 
 
 def _in_units(scores: np.ndarray, log_det: float, total: float, held_out: float) -> np.ndarray:

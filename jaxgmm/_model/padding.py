@@ -10,32 +10,35 @@ from jax import Array
 
 from jaxgmm._model.prior import Prior
 from jaxgmm._numerics.arrays import as_array, first
-from jaxgmm._numerics.pytree import replace
+from jaxgmm._numerics.pytree import replace, select
 
 
-def pad(prior: Prior, n_components: int, mean: Array, covariance: Array) -> Prior:
-    """The prior with absent components up to ``n_components``.
+def pad(prior: Prior, n_components: int) -> Prior:
+    """The prior with absent components up to ``n_components``, of which each has the last's prior.
 
-    An absent component has the last one's prior, or where that is improper the default one for
-    data of the given mean and covariance, so that its posterior has a mode and a mean.
+    In NumPy, which compiles nothing for another shape.
     """
     n_absent = n_components - prior.n_components
 
     def longer(a: Array) -> Array:
         edges = [(0, n_absent), *[(0, 0)] * (a.ndim - 1)]
-        # in NumPy, which compiles nothing for another shape
         return as_array(np.pad(np.asarray(a), edges, mode="edge"))
 
-    own = prior.components.own_fields()
-    components = replace(prior.components, **{n: longer(a) for n, a in own.items()})
+    own = {name: longer(a) for name, a in prior.components.own_fields().items()}
+    return Prior(prior.weights.padded(n_absent), replace(prior.components, **own))
+
+
+def completed(prior: Prior, mean: Array, covariance: Array) -> Prior:
+    """A padded prior whose absent components are proper.
+
+    Where they were improper they have the default prior for data of the given mean and covariance,
+    so that their posterior has a mode and a mean.
+    """
+    components, present = prior.components, prior.weights.present()
     proper = components.proper_or_default(mean, covariance)
-    k = prior.n_components
-    rows = {name: _join(a, getattr(proper, name), k) for name, a in own.items()}
-    return Prior(prior.weights.padded(n_absent), replace(components, **rows))
-
-
-def _join(a: Array, b: Array, k: int) -> Array:
-    return as_array(np.concatenate([np.asarray(a), np.asarray(b)[k:]]))
+    own = components.own_fields()
+    chosen = {name: select(present, a, getattr(proper, name)) for name, a in own.items()}
+    return replace(prior, components=replace(components, **chosen))
 
 
 def unpad(q: Prior, n_components: int) -> Prior:

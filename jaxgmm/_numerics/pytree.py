@@ -6,7 +6,10 @@ from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+
+from jaxgmm._numerics.programs import program
 
 T = TypeVar("T")
 
@@ -72,14 +75,25 @@ def take(tree: T, index: Any) -> T:
     return jax.tree.map(lambda a: a[index], tree)
 
 
-@jax.jit
+@program()
 def pick(tree: Any, index: Any) -> Any:
     """`take` as one program, for the host."""
     return take(tree, index)
 
 
-@jax.jit
-def set_at(tree: T, index: Any, values: Any) -> T:
+def put_in(tree: Any, index: int, one: Any) -> Any:
+    """`set_at` of a single lane; in NumPy, which compiles nothing."""
+
+    def put(a: Any, b: Any) -> np.ndarray:
+        out = np.array(a)
+        out[index] = b
+        return out
+
+    return jax.tree.map(put, tree, one)
+
+
+@program()
+def set_at(tree: Any, index: Any, values: Any) -> Any:
     """The tree with other values at an index of the leading axis of every leaf: one program."""
     return jax.tree.map(lambda a, b: a.at[index].set(b), tree, values)
 

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from jaxgmm._estep.data import Data
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import FAILED, Status
+from jaxgmm._numerics.arrays import as_array
 from jaxgmm._numerics.pytree import replace
 from jaxgmm.sklearn import _programs as programs
 from jaxgmm.sklearn._checks import DEGENERATE, FLOATS, NOT_CONVERGED, ill_defined
@@ -175,13 +176,13 @@ class BaseMixture(DensityMixin, BaseEstimator, metaclass=ABCMeta):
         self.n_iter_ = int(np.asarray(states.n_iter)[best])
         self.lower_bounds_ = [float(a) for a in history[: self.n_iter_, best]]
         self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else -np.inf
-        self._set_parameters(jax.tree.map(lambda a: jnp.asarray(np.asarray(a)[best]), states))
+        self._set_parameters(jax.tree.map(lambda a: as_array(np.asarray(a)[best]), states))
         if self.max_iter > 0 and not self.converged_:
             warnings.warn(NOT_CONVERGED, ConvergenceWarning, stacklevel=5)
         if self.max_iter > 0 and not sound.any():
             warnings.warn(DEGENERATE, ConvergenceWarning, stacklevel=5)
 
-    def _set_parameters(self, state: State) -> None:
+    def _set_parameters(self, state: State) -> Description:
         found = Description(*(np.array(a) for a in programs.describe(state)))
         self.weights_, self.means_ = found.weights, found.means
         self.covariances_, self.precisions_cholesky_ = found.covariances, found.precisions_cholesky
@@ -190,6 +191,7 @@ class BaseMixture(DensityMixin, BaseEstimator, metaclass=ABCMeta):
             self.precisions_ = factor @ np.swapaxes(factor, -1, -2)
         else:
             self.precisions_ = factor**2
+        return found
 
     def _report(self, states: State, history: np.ndarray, seconds: float) -> None:
         """Print what ``verbose`` asks for: lane by lane, since all have run at once."""

@@ -3,7 +3,6 @@
 from numbers import Real
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
@@ -11,11 +10,12 @@ from jaxgmm._estep.data import Data
 from jaxgmm._lane.state import State, initial_state
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import Expectation
+from jaxgmm._numerics.arrays import as_array
 from jaxgmm.sklearn import _programs as programs
 from jaxgmm.sklearn._base import BaseMixture
 from jaxgmm.sklearn._checks import check_floats, check_positive_definite, check_shape
 from jaxgmm.sklearn._priors import components_of, is_singular, weights_of
-from jaxgmm.sklearn._programs import Model
+from jaxgmm.sklearn._programs import Description, Model
 from jaxgmm.sklearn._rules import BayesianRule
 
 _POSITIVE = Interval(Real, 0.0, None, closed="neither")
@@ -222,15 +222,15 @@ class BayesianGaussianMixture(BaseMixture):
         return BayesianRule(
             self._prior(x.shape[1], dtype),
             Expectation(),
-            jnp.asarray(self.reg_covar, dtype),
-            jnp.asarray(previous, dtype),
+            as_array(self.reg_covar, dtype),
+            as_array(previous, dtype),
             programs.path_for(x, self.n_components),
         )
 
     # --- the posterior ------------------------------------------------------------------------
 
-    def _set_parameters(self, state: State) -> None:
-        super()._set_parameters(state)
+    def _set_parameters(self, state: State) -> Description:
+        found = super()._set_parameters(state)
         weights, components = state.posterior.weights, state.posterior.components
         self.mean_precision_ = np.array(components.mean_precision)
         self.degrees_of_freedom_ = np.array(components.precisions.degrees())[()]
@@ -246,6 +246,13 @@ class BayesianGaussianMixture(BaseMixture):
                 np.append(np.array(weights.alpha), last),
                 np.append(np.array(weights.beta), np.zeros_like(last)),
             )
+        model = Model(found.const, self.means_, self.precisions_cholesky_, self.covariance_type)
+        self._found = (self._attributes(), model)
+        return found
+
+    def _attributes(self) -> list[Any]:
+        names = ("weight_concentration_", "mean_precision_", "means_", "degrees_of_freedom_")
+        return [getattr(self, name) for name in (*names, "covariances_")]
 
     def _posterior(self, dtype: np.dtype) -> Prior:
         degrees = np.asarray(self.degrees_of_freedom_)
@@ -270,7 +277,13 @@ class BayesianGaussianMixture(BaseMixture):
         return initial_state(prior, self._posterior(dtype), Expectation())
 
     def _model(self, dtype: np.dtype) -> Model:
-        return self._posterior(dtype)
+        fitted, model = self._found
+        if all(a is b for a, b in zip(fitted, self._attributes(), strict=True)):
+            return model
+        # somebody has set another posterior
+        p = programs.expected_potentials(self._posterior(dtype))
+        const, mean, factor = (np.asarray(a) for a in (p.const, p.mean, p.factor))
+        return Model(const, mean, factor, self.covariance_type)
 
 
 def _default(value: Any, default: Any) -> Any:

@@ -3,15 +3,14 @@
 import math
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxgmm._estep.data import Data
-from jaxgmm._estep.potentials import Potentials
 from jaxgmm._lane.state import State
 from jaxgmm._model.defaults import flat_prior
 from jaxgmm._model.families import FAMILIES
 from jaxgmm._model.views import Mode
+from jaxgmm._numerics.arrays import as_array
 from jaxgmm._numerics.pytree import replace
 from jaxgmm._numerics.special import LOG_2PI
 from jaxgmm.sklearn import _programs as programs
@@ -155,25 +154,25 @@ class GaussianMixture(BaseMixture):
             tied = (x.T @ x - rows.T @ rows) / k + self.reg_covar * np.eye(d)
             covariances = as_matrices(tied, "tied", k, d)
         given = (self.weights_init, self.means_init, covariances)
-        return Parameters(*(None if a is None else jnp.asarray(a, x.dtype) for a in given))
+        return Parameters(*(None if a is None else as_array(a, x.dtype) for a in given))
 
     def _rule(self, x: np.ndarray, previous: float) -> GaussianRule:
         dtype = x.dtype
         prior = flat_prior(self.n_components, x.shape[1], self.covariance_type, dtype)
-        view = Mode(jnp.asarray(self.reg_covar, dtype))
+        view = Mode(as_array(self.reg_covar, dtype))
         path = programs.path_for(x, self.n_components)
-        return GaussianRule(prior, view, jnp.asarray(previous, dtype), path)
+        return GaussianRule(prior, view, as_array(previous, dtype), path)
 
     def _resumed(self, algorithm: GaussianRule, data: Data) -> State:
         covariances = as_matrices(self.covariances_, self.covariance_type, *self.means_.shape)
         given = (self.weights_, self.means_, covariances)
-        point = Parameters(*(jnp.asarray(a, data.x.dtype) for a in given))
+        point = Parameters(*(as_array(a, data.x.dtype) for a in given))
         return programs.start(algorithm, data, None, point)
 
     def _state(self) -> State:
         # of the samples only their number counts
         data = programs.as_data(self.means_)
-        total = jnp.asarray(self._n_samples, self.means_.dtype)
+        total = as_array(self._n_samples, self.means_.dtype)
         return self._resumed(self._rule(self.means_, -np.inf), replace(data, total=total))
 
     def _model(self, dtype: np.dtype) -> Model:
@@ -185,8 +184,7 @@ class GaussianMixture(BaseMixture):
             log_det = np.log(factor).sum(axis=-1) if factor.ndim == 2 else d * np.log(factor)
         with np.errstate(divide="ignore"):  # a weight of 0
             const = np.log(self.weights_) + log_det - 0.5 * d * LOG_2PI
-        leaves = (jnp.asarray(a, dtype) for a in (const, self.means_, factor))
-        return Potentials(*leaves, structure=self.covariance_type)
+        return Model(const, self.means_, factor, self.covariance_type)
 
     def _n_parameters(self) -> int:
         k, d = self.means_.shape

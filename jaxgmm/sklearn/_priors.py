@@ -1,22 +1,22 @@
 """scikit-learn's names for a prior or posterior, and this library's distributions."""
 
-from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxgmm._model.families import FAMILIES, WEIGHTS
+from jaxgmm._numerics.arrays import as_array
+from jaxgmm._numerics.programs import program
 
 
 def weights_of(concentration: Any, dtype: np.dtype) -> Any:
     """The weights with this ``weight_concentration_``: ``(K,)``, or two ``(K,)`` of the sticks."""
     if isinstance(concentration, tuple):
         # the last stick is not broken
-        sticks = (jnp.asarray(a[:-1], dtype) for a in concentration)
+        sticks = (as_array(a[:-1], dtype) for a in concentration)
         return WEIGHTS["dirichlet_process"](*sticks)
-    return WEIGHTS["dirichlet"](jnp.asarray(concentration, dtype))
+    return WEIGHTS["dirichlet"](as_array(concentration, dtype))
 
 
 def components_of(
@@ -38,12 +38,12 @@ def components_of(
             of one component.
         dtype: of the leaves.
     """
-    given = (np.asarray(a, dtype) for a in (mean, mean_precision, degrees, scale))
-    return _components(covariance_type, *given)
+    given = tuple(np.asarray(a, dtype) for a in (mean, mean_precision, degrees, scale))
+    return _components(given, covariance_type=covariance_type)
 
 
-@partial(jax.jit, static_argnums=0)
-def _components(covariance_type: str, *given: jax.Array) -> Any:
+@program(static=("covariance_type",))
+def _components(given: tuple[jax.Array, ...], *, covariance_type: str) -> Any:
     return FAMILIES[covariance_type].of_degrees(*given)
 
 

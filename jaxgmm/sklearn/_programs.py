@@ -25,6 +25,8 @@ from jaxgmm._mixture.density import labels_at, responsibilities_at
 from jaxgmm._model.estimate import Estimate, given_estimate
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import Expectation
+from jaxgmm._numerics.arrays import as_array
+from jaxgmm._numerics.programs import Program, effort_of, program
 from jaxgmm._numerics.pytree import all_finite, replace
 from jaxgmm.sklearn._rules import BayesianRule, GaussianRule, floor_of
 
@@ -57,7 +59,7 @@ def padded(a: np.ndarray) -> Array:
     extra = padded_size(len(a)) - len(a)
     if extra:
         a = np.concatenate([a, np.broadcast_to(a[:1], (extra, *a.shape[1:]))])
-    return jnp.asarray(a)
+    return as_array(a)
 
 
 def as_data(x: np.ndarray) -> Data:
@@ -66,10 +68,10 @@ def as_data(x: np.ndarray) -> Data:
     weight[: len(x)] = 1
     # arrays made by NumPy: nothing is compiled for another shape
     return Data(
-        rows=Rows(padded(x), jnp.asarray(weight)),
-        centre=jnp.asarray(x.mean(axis=0, dtype=x.dtype)),
-        total=jnp.asarray(np.asarray(len(x), x.dtype)),
-        scale=jnp.asarray(np.ones((), x.dtype)),
+        rows=Rows(padded(x), as_array(weight)),
+        centre=as_array(x.mean(axis=0, dtype=x.dtype)),
+        total=as_array(len(x), x.dtype),
+        scale=as_array(1, x.dtype),
     )
 
 
@@ -81,9 +83,14 @@ class Parameters(NamedTuple):
     covariances: Any = None
 
 
-@jax.jit
 def start(algorithm: Rule, data: Data, assigned: Array | None, given: Parameters) -> State:
     """A lane's state from labels ``(N,)`` or responsibilities ``(N, K)``, or given parameters."""
+    effort = effort_of(data.x.size * algorithm.prior.n_components)
+    return _start.on(effort, algorithm, data, assigned, given)()
+
+
+@program()
+def _start(algorithm: Rule, data: Data, assigned: Array | None, given: Parameters) -> State:
     prior = algorithm.prior
     k, kind = prior.n_components, prior.components.structure
     if assigned is None:
@@ -116,7 +123,7 @@ def _completed(algorithm: Rule, q: Prior, given: Parameters, data: Data) -> Esti
     )
 
 
-@jax.jit
+@program()
 def resume(algorithm: Rule, posterior: Prior, data: Data) -> State:
     """A lane's state at a posterior; one without a density has the status COLLAPSED."""
     key = jax.random.key(0)
@@ -129,7 +136,7 @@ def resume(algorithm: Rule, posterior: Prior, data: Data) -> State:
 def stack(states: list[State]) -> State:
     """The states of the lanes as one."""
     # in NumPy, which compiles nothing for another shape
-    return jax.tree.map(lambda *a: jnp.asarray(np.stack([np.asarray(b) for b in a])), *states)
+    return jax.tree.map(lambda *a: as_array(np.stack([np.asarray(b) for b in a])), *states)
 
 
 def iterate(
@@ -155,62 +162,100 @@ def path_for(x: np.ndarray, n_components: int) -> Path:
 
 
 class Description(NamedTuple):
-    """What a fit found, in the shapes of its covariance type."""
+    """What a fit found, in the shapes of its covariance type, and the constants of its logits."""
 
     weights: Any
     means: Any
     covariances: Any
     precisions_cholesky: Any
+    const: Any
 
 
-@jax.jit
+@program()
 def describe(state: State) -> Description:
     """The estimate, or ``E[pi]``, ``E[mu]`` and ``E[Lambda]^-1``."""
     m = state.view.estimate(state.posterior)
-    return Description(m.weights, m.means, m.covariance, state.potentials.factor)
+    potentials = state.potentials
+    return Description(m.weights, m.means, m.covariance, potentials.factor, potentials.const)
 
 
-# A fitted model as predictions take it: potentials, or the posterior that they are expected under.
-Model = Potentials | Prior
+@program()
+def expected_potentials(posterior: Prior) -> Potentials:
+    """What the E-step takes of a posterior."""
+    return Expectation().potentials(posterior)
 
 
-def _potentials(model: Model) -> Potentials:
-    return model if isinstance(model, Potentials) else Expectation().potentials(model)
+class Model(NamedTuple):
+    """A fitted model as predictions take it: NumPy's `Potentials`."""
+
+    const: np.ndarray
+    mean: np.ndarray
+    factor: np.ndarray
+    structure: str
 
 
-@jax.jit
-def _log_norms(model: Model, x: Array) -> Array:
-    return row_log_evidence(x, _potentials(model))
+# Multiplications up to which predictions are NumPy's: nothing is compiled for few samples.
+_FEW = 1 << 20
 
 
-@jax.jit
-def _labels(model: Model, x: Array) -> Array:
-    return labels_at(_potentials(model), x)
+def _few_logits(model: Model, x: np.ndarray) -> np.ndarray | None:
+    """The logits of few samples ``(N, K)``, in 64 bits; None where they are many, or some are far.
+
+    So far from all means that rounding is more than a nat, it takes care to rank the components.
+    """
+    if x.size * model.mean.shape[0] > _FEW:
+        return None
+    const, mean, factor = (np.asarray(a, np.float64) for a in model[:3])
+    residual = np.asarray(x, np.float64) - mean[:, None]
+    with np.errstate(all="ignore"):
+        if model.structure == "diag":
+            white = residual * factor[:, None]
+        elif model.structure == "spherical":
+            white = residual * factor[:, None, None]
+        else:
+            white = residual @ factor
+        squares = (white**2).sum(axis=-1)
+    if not (squares.min(axis=0) * np.finfo(x.dtype).eps < 1).all():
+        return None
+    return (const[:, None] - 0.5 * squares).T
 
 
-@jax.jit
-def _responsibilities(model: Model, x: Array) -> Array:
-    return responsibilities_at(_potentials(model), x)
+def _log_sum(logits: np.ndarray) -> np.ndarray:
+    top = logits.max(axis=1, keepdims=True)
+    return top[:, 0] + np.log(np.exp(logits - top).sum(axis=1))
 
 
-def _by_row(program: Callable[[Model, Array], Array], model: Model, x: np.ndarray) -> np.ndarray:
+def _by_row(program: Program, model: Model, x: np.ndarray) -> np.ndarray:
+    potentials = Potentials(*(as_array(a, x.dtype) for a in model[:3]), structure=model.structure)
+    call = program.on(effort_of(x.size * model.mean.shape[0]), potentials, padded(x))
     # a copy: what JAX returns is read-only
-    return np.array(np.asarray(program(model, padded(x)))[: len(x)])
+    return np.array(np.asarray(call())[: len(x)])
+
+
+_log_norms = program()(lambda potentials, x: row_log_evidence(x, potentials))
+_labels = program()(lambda potentials, x: labels_at(potentials, x))
+_responsibilities = program()(lambda potentials, x: responsibilities_at(potentials, x))
 
 
 @with_x64
 def log_norms(model: Model, x: np.ndarray) -> np.ndarray:
     """log-sum-exp of each row's joint log densities, ``(N,)``."""
-    return _by_row(_log_norms, model, x)
+    logits = _few_logits(model, x)
+    return _by_row(_log_norms, model, x) if logits is None else _log_sum(logits).astype(x.dtype)
 
 
 @with_x64
 def labels(model: Model, x: np.ndarray) -> np.ndarray:
     """The most probable component of each row, ``(N,)``."""
-    return _by_row(_labels, model, x)
+    logits = _few_logits(model, x)
+    return _by_row(_labels, model, x) if logits is None else logits.argmax(axis=1)
 
 
 @with_x64
 def responsibilities(model: Model, x: np.ndarray) -> np.ndarray:
     """The probability of each component for each row, ``(N, K)``."""
-    return _by_row(_responsibilities, model, x)
+    logits = _few_logits(model, x)
+    if logits is None:
+        return _by_row(_responsibilities, model, x)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(x.dtype)

@@ -130,3 +130,31 @@ def test_another_optimiser_costs_one():
     fit(partial_adam(0.8))
     programs = fit(partial_adam(0.7))
     assert len([name for name in programs if "advance_lanes" in name]) == 1
+
+
+@pytest.mark.parametrize("kind", ["em", "cavi"])
+def test_a_fit_is_few_programs(kind: str):
+    compiled.clear()
+    if kind == "em":
+        algorithm = jaxgmm.em(jaxgmm.flat_prior(5, 2))
+    else:
+        algorithm = jaxgmm.cavi(jaxgmm.default_prior(x, 5))
+    jaxgmm.fit(jax.random.key(0), x, algorithm)
+    # the prior and its check, into the coordinates of the fit, starts, loop, moves and back; of
+    # collapsed lanes, which start again, a few more
+    print(len(compiled), compiled)
+    assert len(compiled) <= 7
+    compiled.clear()
+    jaxgmm.fit(jax.random.key(1), x, algorithm, tol=1e-7)
+    assert compiled == []
+    # fewer lanes share the program of the moves
+    jaxgmm.fit(jax.random.key(0), x, algorithm, 3)
+    assert "advance_lanes" not in " ".join(compiled)
+
+
+def test_a_fit_after_compile_for_compiles_nothing():
+    algorithm = jaxgmm.cavi(jaxgmm.default_prior(x, 6))
+    jaxgmm.compile_for(algorithm, len(x))
+    compiled.clear()
+    jaxgmm.fit(jax.random.key(0), x, algorithm)
+    assert compiled == []

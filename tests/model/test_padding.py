@@ -11,7 +11,7 @@ import pytest
 import jaxgmm
 from jaxgmm import Prior, Rows
 from jaxgmm._estep.data import data_covariance, prepare
-from jaxgmm._model.padding import pad, unpad
+from jaxgmm._model.padding import completed, pad, unpad
 from jaxgmm._numerics.pytree import replace
 
 K, WIDE = algorithms.K, algorithms.K + 2
@@ -31,7 +31,7 @@ ROWS = [
 
 
 def padded(prior: Prior, x: jax.Array) -> Prior:
-    return pad(prior, WIDE, x.mean(0), data_covariance(x))
+    return completed(pad(prior, WIDE), x.mean(0), data_covariance(x))
 
 
 @pytest.mark.parametrize(("kind", "family", "weights"), ROWS)
