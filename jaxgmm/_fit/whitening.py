@@ -19,7 +19,9 @@ from jax.typing import ArrayLike
 from jaxgmm._algorithms.base import Algorithm
 from jaxgmm._estep.data import CONSTANT, Rows
 from jaxgmm._estep.structures import structure
+from jaxgmm._lane.degenerate import HELD, is_held
 from jaxgmm._lane.state import State
+from jaxgmm._lane.status import Status
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.affine import Affine
 from jaxgmm._numerics.arrays import as_array
@@ -30,9 +32,6 @@ from jaxgmm._numerics.pytree import replace
 
 # Rows that are of 64 bits at a time while the host measures them.
 _CHUNK = 1 << 16
-# A direction with a smaller share of the correlations, in units of the dtype's eps, does not vary
-# as far as the dtype can tell, see `Structure.resolved`: it keeps its scale, and so stays refused.
-_SINGULAR = 64
 
 
 class Moments(NamedTuple):
@@ -54,11 +53,13 @@ class Limits(NamedTuple):
         dtype: of the fit.
         source: eps of the data as they came.
         on_host: whether they are measured in 64 bits, on the host.
+        bounded: whether a prior bounds all covariances, so that none need vanish.
     """
 
     dtype: Any
     source: float
     on_host: bool
+    bounded: bool
 
     @property
     def eps(self) -> float:
@@ -94,7 +95,8 @@ class Whitening:
         source = x.x if isinstance(x, Rows) else x
         on_host = is_on_host(source)
         values = np.asarray(source) if on_host else rows.x
-        limits = Limits(rows.x.dtype, float(jnp.finfo(values.dtype).eps), on_host)
+        bounded = bool(algorithm.prior.components.is_proper())
+        limits = Limits(rows.x.dtype, float(jnp.finfo(values.dtype).eps), on_host, bounded)
         measure = _on_host(values, rows.weight) if on_host else _on_devices(rows)
         self.to = to = _coordinates(measure, rows.n_features, kind, alike, limits)
         self.log_det = to.log_det()
@@ -213,11 +215,14 @@ def _restored(
             gain = gain + prior.components.log_jacobian(to.matrix, log_det, present)
         gain = gain.astype(state.objective.dtype)
         q = _as(_wide(state.posterior).mapped(back), state.posterior)
+        done = (state.status == Status.CONVERGED) | (state.status == Status.MAX_ITERATIONS)
+        lost = done & ~is_held(own, q)
         restored = replace(
             state,
             prior=own.prior,
             view=own.view.of_state,
             posterior=q,
+            status=jnp.where(lost, Status.COLLAPSED, state.status).astype(state.status.dtype),
             objective=state.objective + gain,
             record=_as(own.monitor.shifted(state.record, gain), state.record),
             memory=_as(own.remember_again(state.memory, q), state.memory),
@@ -266,12 +271,19 @@ def _coordinates(
 
 
 def _whitening(moments: Moments, constant: np.ndarray, limits: Limits) -> np.ndarray:
-    """The symmetric matrix after which directions that vary have variance 1."""
+    """The matrix after which directions that vary have variance 1.
+
+    It is the symmetric one. But where some direction does not vary, and a prior says how wide a
+    covariance is there, each axis becomes a coordinate of its own: mixed with those that vary it
+    would be lost to rounding.
+    """
     free = np.where(constant, 0, 1)
     covariance = moments.covariance * free * free[:, None] + np.diag(1.0 - free)
     values, axes = np.linalg.eigh(covariance)
-    values = np.where(values > _SINGULAR * limits.eps, values, 1)
-    return (axes / np.sqrt(values)) @ axes.T
+    # a direction that does not vary as far as the dtype can tell keeps its scale
+    vary = values > HELD * limits.eps
+    matrix = axes / np.sqrt(np.where(vary, values, 1))
+    return matrix if limits.bounded and not vary.all() else matrix @ axes.T
 
 
 def _on_host(x: np.ndarray, weight: Array | None) -> Measure:

@@ -1,10 +1,13 @@
 """The rule that refuses optima which are artefacts of an unbounded likelihood."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool
 
 from jaxgmm._lane.state import State
+from jaxgmm._model.prior import Prior
 
 # What counts as a handful of samples, in units of the number that leaves a covariance singular; and
 # the smallest variance of a handful, in any direction, beside the pooled one.
@@ -12,6 +15,9 @@ HANDFUL = 5
 THIN = 1e-2
 # The smallest standard deviation of any number of samples beside the pooled one, in units of eps.
 RESOLVED = 16
+# The smallest eigenvalue of correlations, in units of eps, with which a covariance that was found
+# in other coordinates keeps the objective right to 1e-3 nats a sample.
+HELD = 16
 
 
 def is_degenerate(state: State, row_per_weight: Array | float = 1.0) -> Bool[Array, ""]:
@@ -69,3 +75,12 @@ def is_degenerate(state: State, row_per_weight: Array | float = 1.0) -> Bool[Arr
     sd = jnp.sqrt(m.variances())
     unresolved = ~m.kind.resolved(m.covariance) | jnp.any(sd <= 4 * eps * jnp.abs(m.means), axis=-1)
     return jnp.any(empty | unbounded | unresolved)
+
+
+def is_held(algorithm: Any, q: Prior) -> Bool[Array, ""]:
+    """Whether the dtype holds the covariances of a posterior in the units that it came to."""
+    if not q.components.precisions.learnt:
+        return jnp.asarray(True)
+    m = algorithm.view.estimate(q)
+    absent = ~algorithm.prior.weights.present()
+    return jnp.all(m.kind.resolved(m.covariance, HELD) | absent)

@@ -6,18 +6,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import DTYPES
 from numpy.testing import assert_allclose
 from scipy.stats import multivariate_normal
 
 import jaxgmm
+from benchmarks import _oracle as oracle
 from jaxgmm import Status
 from jaxgmm._estep.data import check_rows
 from jaxgmm._fit.whitening import Whitening
-from jaxgmm._numerics.pytree import replace
+from jaxgmm._numerics.pytree import replace, take
 
 KEY = jax.random.key(0)
 D, K = 3, 2
 COVARIANCES = ("full", "tied", "diag", "spherical")
+# Nats a sample that the rounding of nearly singular covariances to the dtype may move an objective.
+OFF = 1e-3
 
 
 def clusters(n: int = 200, d: int = D, seed: int = 0) -> np.ndarray:
@@ -261,3 +265,47 @@ def test_what_goes_on_from_a_fit_goes_on_in_the_units_of_the_data() -> None:
         assert (more.n_iter == 60).all()
         if getattr(algorithm, "batch_size", None) is None:
             assert (more.objective > result.states.objective - 1).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["full", "tied"])
+@pytest.mark.parametrize("view", [jaxgmm.em, jaxgmm.cavi])
+def test_a_sum_of_columns_is_fitted_under_a_prior(dtype: str, name: str, view: Any) -> None:
+    """In the direction without variation the prior alone says how wide a component is."""
+    x = clusters(150).astype(dtype)
+    x = np.column_stack([x, x.sum(1), x[:, 0] - x[:, 1]])
+    algorithm = view(jaxgmm.default_prior(jnp.asarray(x), K, name))
+    result = jaxgmm.fit(KEY, x, algorithm, n_restarts=8, moves=False, progress=False)
+    ended = np.asarray(result.states.status)
+    assert set(ended) <= {Status.CONVERGED, Status.DROPPED}
+    for lane in np.flatnonzero(ended == Status.CONVERGED):
+        state = take(result.states, int(lane))
+        expected = oracle.objective(x, jax.device_get(state))
+        assert_allclose(state.objective, expected, rtol=0, atol=len(x) * OFF)
+
+
+@pytest.mark.parametrize("view", [jaxgmm.em, jaxgmm.cavi])
+def test_what_the_data_s_units_cannot_hold_has_collapsed(view: Any) -> None:
+    """The more samples, the narrower is the direction that a weak prior bounds alone."""
+    x = clusters(20_000).astype("float32")
+    x = np.column_stack([x, x.sum(1)])
+    algorithm = view(jaxgmm.default_prior(jnp.asarray(x), K, "tied"))
+    result = jaxgmm.fit(KEY, x, algorithm, n_restarts=1, moves=False, progress=False)
+    assert result.best.status == Status.COLLAPSED
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("covariance", ["full", "tied"])
+def test_a_direction_just_wide_enough_is_fitted(dtype: str, covariance: str) -> None:
+    """Its correlations have an eigenvalue of about 30 eps, and a covariance can hold it."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((200, D))
+    x[:, -1] = x[:, :-1].sum(1) + 11 * np.sqrt(np.finfo(dtype).eps) * rng.standard_normal(len(x))
+    x = x.astype(dtype)
+    least = np.linalg.eigvalsh(np.corrcoef(x.astype(np.float64).T))[0]
+    assert 16 < least / np.finfo(dtype).eps < 64
+    flat = jaxgmm.flat_prior(1, D, covariance, dtype)
+    result = jaxgmm.fit(KEY, x, jaxgmm.em(flat), n_restarts=1, progress=False)
+    assert result.best.status == Status.CONVERGED
+    expected = oracle.objective(x, jax.device_get(result.best))
+    assert_allclose(result.best.objective, expected, rtol=0, atol=len(x) * OFF)

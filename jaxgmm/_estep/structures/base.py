@@ -9,6 +9,9 @@ from jax import Array
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.bijections import CovarianceMap, VarianceMap
 
+# The smallest eigenvalue of correlations that a dtype resolves while it iterates, in units of eps.
+SAFE = 64
+
 
 @runtime_checkable
 class Structure(Protocol):
@@ -69,8 +72,8 @@ class Structure(Protocol):
     def covariance(self, factor: Array) -> Array: ...
     # Half of ``log|Sigma|``: (K,), or a scalar if tied.
     def half_log_det(self, covariance: Array, dimension: int) -> Array: ...
-    # Whether it has a factor to the dtype's precision: (K,), or a scalar if tied.
-    def resolved(self, covariance: Array) -> Array: ...
+    # Whether its correlations have eigenvalues above ``margin`` eps: (K,), or a scalar if tied.
+    def resolved(self, covariance: Array, margin: int = SAFE) -> Array: ...
     # Whether ``Sigma_k - ratio_k sum_j share_j Sigma_j`` is positive definite: (K,).
     def exceeds(self, covariance: Array, ratio: Array, share: Array) -> Array: ...
     # A square root, S: the lower Cholesky factor, or the standard deviations.
@@ -153,12 +156,12 @@ class MatrixCovariance:
     def half_log_det(self, covariance: Array, dimension: int) -> Array:
         return linalg.log_det(linalg.cholesky(covariance))
 
-    def resolved(self, covariance: Array) -> Array:
+    def resolved(self, covariance: Array, margin: int = SAFE) -> Array:
         eps = jnp.finfo(covariance.dtype).eps
         sd = jnp.sqrt(linalg.diagonal(covariance))
         correlation = covariance / (sd[..., :, None] * sd[..., None, :])
         eye = jnp.eye(covariance.shape[-1], dtype=sd.dtype)
-        return linalg.is_definite(correlation - 64 * eps * eye)
+        return linalg.is_definite(correlation - margin * eps * eye)
 
     def root(self, covariance: Array) -> Array:
         return linalg.cholesky(covariance)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxgmm._estep.structures.base import VarianceCovariance, products_with_one
+from jaxgmm._estep.structures.base import SAFE, VarianceCovariance, products_with_one
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.arrays import safe_divide
 
@@ -57,7 +57,7 @@ class Diag(VarianceCovariance):
     def half_log_det(self, covariance: Array, dimension: int) -> Array:
         return 0.5 * jnp.sum(jnp.log(covariance), axis=-1)
 
-    def resolved(self, covariance: Array) -> Array:
+    def resolved(self, covariance: Array, margin: int = SAFE) -> Array:
         return jnp.all((covariance > 0) & jnp.isfinite(covariance), axis=-1)
 
     def exceeds(self, covariance: Array, ratio: Array, share: Array) -> Array:

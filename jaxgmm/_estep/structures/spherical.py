@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from jaxgmm._estep.structures.base import VarianceCovariance
+from jaxgmm._estep.structures.base import SAFE, VarianceCovariance
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.arrays import safe_divide
 
@@ -56,7 +56,7 @@ class Spherical(VarianceCovariance):
     def log_volume(self, log_det: Array, dimension: int) -> Array:
         return 2 * log_det / dimension
 
-    def resolved(self, covariance: Array) -> Array:
+    def resolved(self, covariance: Array, margin: int = SAFE) -> Array:
         return (covariance > 0) & jnp.isfinite(covariance)
 
     def exceeds(self, covariance: Array, ratio: Array, share: Array) -> Array:
