@@ -10,6 +10,10 @@ import numpy as np
 from scipy import special
 from scipy.special import digamma, logsumexp
 
+# The least standard deviation of a cluster beside the pooled one is 16 eps of the dtype; squared,
+# and of float32 for both dtypes: eigenvalues in float64 could not tell that of float64.
+RESOLVED = (16 * np.finfo(np.float32).eps) ** 2
+
 FAMILIES = {
     "NormalWishart": "full",
     "TiedNormalWishart": "tied",
@@ -279,7 +283,7 @@ def clean(p: Parameters, family: str, counts: np.ndarray, margin: float = 1.0) -
     """The rule of `jaxgmm.is_degenerate` for maximum likelihood, in float64.
 
     Every component has the samples that its covariance needs, and in no direction a variance below
-    1e-6 of the pooled one, or 1e-2 with a handful of samples; all divided by a margin.
+    `RESOLVED` of the pooled one, or 1e-2 with a handful of samples; all divided by a margin.
     """
     d = p.means.shape[1]
     if not all(np.isfinite(a).all() for a in p):
@@ -299,7 +303,7 @@ def clean(p: Parameters, family: str, counts: np.ndarray, margin: float = 1.0) -
         return False
     for count, c in zip(counts, p.covariances, strict=True):
         least = np.linalg.eigvalsh(root @ (c / sd[:, None] / sd) @ root.T)[0]
-        if least < (1e-2 if count < 5 * needs / margin else 1e-6) / margin:
+        if least < (1e-2 if count < 5 * needs / margin else RESOLVED) / margin:
             return False
     return True
 
