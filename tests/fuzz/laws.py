@@ -124,9 +124,10 @@ def resolution(case: Case, state: Any) -> float:
     """Nats a sample by which the rounding of the means to the dtype alone moves the objective."""
     p = oracle.mode(oracle.read(state.posterior))
     ulp = 0.5 * np.finfo(case.bucket.dtype).eps * np.abs(p.means)
-    variances = np.diagonal(p.covariances, axis1=1, axis2=2)
     with np.errstate(all="ignore"):
-        each = (ulp**2 / variances).sum(1)
+        # rounding points in every direction, the narrow ones across the columns included
+        precisions = np.diagonal(np.linalg.pinv(p.covariances), axis1=1, axis2=2)
+        each = (ulp**2 * precisions).sum(1)
     return float(np.nan_to_num(p.weights @ each))
 
 
@@ -152,11 +153,28 @@ def lost(case: Case, algorithm: Any, status: Status) -> list[tuple[str, str]]:
 
     Rows that are all one and the same have no scale, and may fail under any prior.
     """
-    if (case.x == case.x[0]).all():
+    if (case.x == case.x[0]).all() or flat(case):
         return []
     if search.finds_clean_optimum(problem_of(case, algorithm), HUNDRED, case.seed):
         return [("lost", f"{status.name}, where NumPy finds a clean optimum")]
     return []
+
+
+def flat(case: Case) -> bool:
+    """Whether no likelihood's covariance of these data can be held in the dtype.
+
+    An eigenvalue of correlations below 16 eps is lost to the rounding of their entries.
+    """
+    b = case.bucket
+    if b.algorithm != "ML" or b.covariance not in ("full", "tied") or b.d == 1:
+        return False
+    x = case.x[case.weight > 0] if case.weight is not None else case.x
+    weight = None if case.weight is None else case.weight[case.weight > 0]
+    covariance = np.cov(x.astype(np.float64).T, aweights=weight)
+    with np.errstate(all="ignore"):
+        correlation = covariance / np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
+    least = np.linalg.eigvalsh(np.nan_to_num(correlation))[0]
+    return bool(least < 16 * np.finfo(b.dtype).eps)
 
 
 def closed_form(case: Case, algorithm: Any, state: Any) -> list[tuple[str, str]]:
