@@ -148,7 +148,7 @@ def fit(
     coordinates = Whitening(x, rows, algorithm)
     inner = coordinates.into(algorithm)
 
-    def start(key: Array, n_lanes: int) -> Call:
+    def start(key: Array, n_lanes: int, init: Any) -> Call:
         return start_lanes(key, inner, n_lanes, init, coordinates, rows)
 
     ours = not isinstance(init, State | Mapping) and algorithm.races
@@ -161,7 +161,7 @@ def fit(
         options = {"least": least, "history": history, "mesh": mesh}
         return Driver(inner, data, limits, n_restarts, **options)
 
-    starting = start(key, n_restarts)
+    starting = start(key, n_restarts, init)
     if mesh is None and not rows.x.committed and starting.is_new():
         _compile_ahead(starting, driver_of, searches)
     data, starts = starting()
@@ -171,7 +171,7 @@ def fit(
     states, record = course.states(), course.history() if history else None
     plan = _Plan(driver.quiet(), key, n_restarts, effort, progress)
     if ours and not interrupted and needs_rescue(plan.driver, states):
-        states, interrupted = plan.rescued(starts, states, race, start)
+        states, interrupted = plan.rescued(starts, states, race, init, start)
     if searches and not interrupted:
         states, interrupted = plan.moved(states)
     total = float(data.total)
@@ -207,8 +207,9 @@ def _n_lanes(init: Any) -> int:
     return _LANES
 
 
-# The call that makes lanes at their starts, and the data, from a key and the number of lanes.
-Starter = Callable[[Array, int], Call]
+# The call that makes lanes at their starts, and the data, from a key, the number of lanes and the
+# start.
+Starter = Callable[[Array, int, Any], Call]
 
 
 def _compile_ahead(starting: Call, driver_of: Callable[[Data], Driver], searches: bool) -> None:
@@ -246,7 +247,7 @@ class _Plan(NamedTuple):
     progress: bool | None
 
     def rescued(
-        self, starts: State, states: State, race: bool, start: Starter
+        self, starts: State, states: State, race: bool, init: Any, start: Starter
     ) -> tuple[State, bool]:
         """The states, with lanes that collapsed run again, or new ones where none is sound."""
         states, interrupted = rescue(self.driver, starts, states, race)
@@ -254,9 +255,11 @@ class _Plan(NamedTuple):
         if not failed or interrupted:
             return states, interrupted
         n_lanes = _n_moves(self.n_restarts)
-        new, interrupted = start_afresh(
-            jax.random.fold_in(self.key, 2), lambda key: start(key, n_lanes)()[1], self.driver
+        kinds = (
+            lambda key: start(key, n_lanes, init)()[1],
+            lambda key: start(key, n_lanes, "random_responsibilities")()[1],
         )
+        new, interrupted = start_afresh(jax.random.fold_in(self.key, 2), kinds, self.driver)
         best, failed = _best(new)
         if not failed:
             states = put_in(states, lane, jax.tree.map(lambda a: np.asarray(a)[best], new))
