@@ -75,7 +75,8 @@ def fit(
     kept, and moves are tried from it again.
 
     Where the likelihood's spikes take all lanes, or most of them, the lanes that collapsed start
-    again: from the optimum under the weak prior of `default_prior`, which has no spikes.
+    again: from the optimum under the weak prior of `default_prior`, which has no spikes. If all of
+    them fail, new lanes start at random, from random responsibilities as well.
 
     The fit works in coordinates of its own, in which the data are centred and white, or scaled, as
     far as the covariance structure allows. So no result depends on the units of the data, and
