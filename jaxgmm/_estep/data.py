@@ -17,7 +17,7 @@ from jaxgmm._numerics.pytree import pytree, static
 
 Carry = TypeVar("Carry")
 
-# A feature whose deviations are so many eps of its values is constant.
+# A feature whose values lie within so many eps of themselves is constant.
 CONSTANT = 8
 
 
@@ -154,7 +154,7 @@ def data_covariance(x: Float[Array, "N D"], kind: str = "full") -> Array:
 @jax.jit
 def _covariance(x: Float[Array, "N D"]) -> Float[Array, "D D"]:
     centred = x - jnp.mean(x, axis=0)
-    centred = jnp.where(_flat(x, centred), 0, centred)
+    centred = jnp.where(_flat(x), 0, centred)
     matrix = linalg.matmul(centred.T, centred) / max(x.shape[0] - 1, 1)
     units = _units(linalg.diagonal(matrix))
     eps = jnp.finfo(x.dtype).eps
@@ -168,17 +168,17 @@ def _covariance(x: Float[Array, "N D"]) -> Float[Array, "D D"]:
 @jax.jit
 def _variances(x: Float[Array, "N D"]) -> Float[Array, " D"]:
     centred = x - jnp.mean(x, axis=0)
-    centred = jnp.where(_flat(x, centred), 0, centred)
+    centred = jnp.where(_flat(x), 0, centred)
     variances = jnp.sum(centred**2, axis=0) / max(x.shape[0] - 1, 1)
     flat = jnp.any(variances == 0)
     eps = jnp.finfo(x.dtype).eps
     return variances + jnp.where(flat, eps ** (1 / 3), 0) * _units(variances)
 
 
-def _flat(x: Float[Array, "N D"], centred: Float[Array, "N D"]) -> Bool[Array, " D"]:
-    """Whether all that a feature varies by is rounding of its mean."""
-    largest = jnp.max(jnp.abs(centred), axis=0)
-    return largest <= CONSTANT * jnp.finfo(x.dtype).eps * jnp.max(jnp.abs(x), axis=0)
+def _flat(x: Float[Array, "N D"]) -> Bool[Array, " D"]:
+    """Whether a feature is constant; its mean, of many samples, is rounded by more than it is."""
+    extent = jnp.max(x, axis=0) - jnp.min(x, axis=0)
+    return extent <= CONSTANT * jnp.finfo(x.dtype).eps * jnp.max(jnp.abs(x), axis=0)
 
 
 def _units(variances: Float[Array, " D"]) -> Float[Array, " D"]:

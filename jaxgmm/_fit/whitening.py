@@ -35,10 +35,10 @@ _CHUNK = 1 << 16
 
 
 class Moments(NamedTuple):
-    """Of rows in some coordinates: mean, largest deviation from it and covariance."""
+    """Of rows in some coordinates: mean, largest minus smallest value, and covariance."""
 
     mean: np.ndarray
-    largest: np.ndarray
+    extent: np.ndarray
     covariance: np.ndarray
 
 
@@ -250,8 +250,8 @@ def _coordinates(
     zero, one = np.zeros(n_features), np.ones(n_features)
     first = measure(zero, one)
     before = limits.round(first.mean)
-    constant = first.largest <= CONSTANT * limits.source * np.abs(before)
-    unit = np.where(constant, 1, first.largest)
+    constant = first.extent <= CONSTANT * limits.source * np.abs(before)
+    unit = np.where(constant, 1, first.extent)
     second = measure(before, limits.round(1 / unit))
     variances = np.where(constant, 0, np.diag(second.covariance)) * unit**2
     check_variances(variances, constant, limits.dtype)
@@ -301,7 +301,7 @@ def _on_host(x: np.ndarray, weight: Array | None) -> Measure:
             second += (w[:, None] * y).T @ y
             low = np.minimum(low, np.min(y, axis=0, initial=np.inf))
             high = np.maximum(high, np.max(y, axis=0, initial=-np.inf))
-        return Moments(mean, np.maximum(high - mean, mean - low), second - np.outer(mean, mean))
+        return Moments(mean, high - low, second - np.outer(mean, mean))
 
     return measure
 
@@ -336,9 +336,10 @@ def _moments(x: Array, weight: Array | None, before: Array, matrix: Array) -> tu
     w = w / jnp.sum(w)
     used = (w > 0)[:, None]
     mean = jnp.sum(w[:, None] * y, axis=0)
-    largest = jnp.max(jnp.where(used, jnp.abs(y - mean), 0), axis=0)
+    high = jnp.max(jnp.where(used, y, -jnp.inf), axis=0)
+    low = jnp.min(jnp.where(used, y, jnp.inf), axis=0)
     centred = jnp.where(used, y - mean, 0)
-    return mean, largest, linalg.matmul((w[:, None] * centred).T, centred)
+    return mean, high - low, linalg.matmul((w[:, None] * centred).T, centred)
 
 
 @program()

@@ -309,3 +309,19 @@ def test_a_direction_just_wide_enough_is_fitted(dtype: str, covariance: str) -> 
     assert result.best.status == Status.CONVERGED
     expected = oracle.objective(x, jax.device_get(result.best))
     assert_allclose(result.best.objective, expected, rtol=0, atol=len(x) * OFF)
+
+
+@pytest.mark.parametrize("of", [np.asarray, jnp.asarray])
+@pytest.mark.parametrize("n", [600, 100_000])
+def test_a_constant_column_of_many_rows_is_constant(dtype: str, n: int, of: Any) -> None:
+    """The mean of so many equal values is rounded by more than they differ by."""
+    x = clusters(n).astype(dtype)
+    x[:, 1] = 1e3
+    x = of(x)
+    algorithm = jaxgmm.em(jaxgmm.default_prior(x, 1, "diag"))
+    result = jaxgmm.fit(KEY, x, algorithm, n_restarts=1, progress=False)
+    assert result.best.status == Status.CONVERGED
+    scale = algorithm.prior.components.rate[0]
+    # a share of eps^(1/3) of the largest variance
+    share = float(jnp.finfo(dtype).eps) ** (1 / 3)
+    assert_allclose(scale[1], share * np.max(np.asarray(scale)) / (1 + share), rtol=1e-3)
