@@ -208,7 +208,7 @@ STARTS = {
     ),
     "indefinite covariances": (
         {"parameters": (thirds, x[:3], unit.at[1, 0, 0].set(-1))},
-        "covariances must be positive definite, but its smallest eigenvalue is -1",
+        "positive definite, but the smallest eigenvalue of its correlations is -1",
     ),
     "nan covariances": ({"parameters": (thirds, x[:3], unit * jnp.nan)}, "must be finite"),
     "a posterior of another K": (
@@ -377,7 +377,7 @@ def mixture(**changes: Any) -> jaxgmm.Mixture:
 MIXTURES = {
     "zero variance": (
         mixture(covariances=LINE[2].at[1].set(0)),
-        "covariances must be positive definite, but its smallest eigenvalue is 0",
+        "positive definite, but the smallest eigenvalue of its correlations is 0",
     ),
     "negative variance": (mixture(covariances=-LINE[2]), "positive definite.* is -1"),
     "indefinite covariance": (

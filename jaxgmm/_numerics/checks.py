@@ -221,10 +221,12 @@ def check_covariance(name: str, matrix: Any, n_features: int | None = None) -> A
             f"{name} must be symmetric, but element {where} is {values[where]:g} and element "
             f"{mirror} is {values[mirror]:g}; a covariance has the same in both."
         )
-    smallest = np.linalg.eigvalsh(values)[..., 0]
+    # of correlations: beside large variances the small ones would be lost to rounding
+    scale = np.where(scale > 0, scale, 1)
+    smallest = np.linalg.eigvalsh(values / scale[..., :, None] / scale[..., None, :])[..., 0]
     if (smallest <= 0).any():
         raise ValueError(
-            f"{name} must be positive definite, but its smallest eigenvalue is "
+            f"{name} must be positive definite, but the smallest eigenvalue of its correlations is "
             f"{smallest.min():g}; check it, or add a little to its diagonal."
         )
     return matrix
