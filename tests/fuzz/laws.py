@@ -71,8 +71,10 @@ def judge(case: Case) -> Verdict:
                 progress=False,
             )
     except ValueError as error:
-        # what is refused has a reason; the report counts them
-        return Verdict(case, f"refused: {str(error)[:80]}", [])
+        # float32 cannot hold all units, and the report counts what it refuses; float64 can
+        sentence = str(error)[:80]
+        refused = [("refused", sentence)] if case.bucket.dtype == "float64" else []
+        return Verdict(case, f"refused: {sentence}", refused)
     except Exception as error:  # what a law is about
         return Verdict(case, "", [("exception", f"{type(error).__name__}: {str(error)[:200]}")])
     status = Status(int(result.best.status))
