@@ -12,7 +12,17 @@ from jaxgmm._estep.data import Data
 from jaxgmm._fit.loop import advance_lanes
 from jaxgmm._fit.mesh import advance_on
 from jaxgmm._fit.progress import Observer, Progress, at_start
-from jaxgmm._fit.race import drop, revive, rungs, shrink, worth_shrinking
+from jaxgmm._fit.race import (
+    drop,
+    give_up,
+    last_batch,
+    looks,
+    revive,
+    rungs,
+    shrink,
+    weight_of,
+    worth_shrinking,
+)
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import Status
 from jaxgmm._numerics.arrays import as_array
@@ -48,6 +58,8 @@ class Driver:
         n_groups: of lanes with a model each; None for lanes that share one.
         least: lanes of a batch at least, where the work is light: a smaller one is filled up, and
             so uses the program of the moves.
+        shrinks: whether smaller batches pay even where one fit does not pay for their programs,
+            because moves run in them again and again.
         history: whether every objective is recorded.
         mesh: of devices.
     """
@@ -61,20 +73,26 @@ class Driver:
         *,
         n_groups: int | None = None,
         least: int = 1,
+        shrinks: bool = False,
         history: bool = False,
         mesh: Mesh | None = None,
     ):
         self.algorithm, self.data, self.limits = algorithm, data, limits
         self.n_groups, self.mesh = n_groups, mesh
         self.work = data.rows.n_samples * algorithm.prior.n_components
-        self.shrinks = worth_shrinking(self.work, n_lanes * (n_groups or 1))
+        self.shrinks = shrinks or worth_shrinking(self.work, n_lanes * (n_groups or 1))
+        structure, n_features = algorithm.prior.components.structure, data.rows.n_features
+        self.weight = weight_of(structure, n_features)
         self.length = 256 if history else 0
         self.n_lanes = n_lanes
         usable = algorithm.ascends and mesh is None and n_groups is None
         self.least = least if usable and self.work * least <= _FILLED else 1
 
     def quiet(self, algorithm: Any = None) -> "Driver":
-        """The same without a history, or also with another prior in its algorithm."""
+        """The same for moves, without a history, or also with another prior in its algorithm.
+
+        Of moves most lanes are dropped early, again and again: a smaller batch pays sooner.
+        """
         return Driver(
             self.algorithm if algorithm is None else algorithm,
             self.data,
@@ -82,11 +100,16 @@ class Driver:
             self.n_lanes,
             n_groups=self.n_groups,
             least=self.least,
+            shrinks=True,
             mesh=self.mesh,
         )
 
     def run(
-        self, states: State, race: bool, observers: Sequence[Observer] = ()
+        self,
+        states: State,
+        race: bool,
+        observers: Sequence[Observer] = (),
+        best: np.ndarray | None = None,
     ) -> tuple[Progress, bool]:
         """The progress at the end, and whether Ctrl-C ended it.
 
@@ -94,10 +117,17 @@ class Driver:
             states: of all lanes at their starts.
             race: whether lanes are compared on the way.
             observers: called with the progress after every call of the loop.
+            best: of moved lanes, which race, the objective of each group that is to be exceeded:
+                lanes that will hardly do it are given up.
         """
-        n_groups = self.n_groups or 1
-        steps = rungs(states.status.shape[0] // n_groups, self.limits.max_iter) if race else ()
+        n_groups, steps = self.n_groups or 1, ()
+        n_lanes, max_iter = states.status.shape[0] // n_groups, self.limits.max_iter
+        if best is not None:
+            steps = looks(n_lanes, max_iter, self.work * self.data.rows.n_features)
+        elif race:
+            steps = rungs(n_lanes, max_iter, self.data.rows.n_features)
         progress, limit = at_start(states, steps, n_groups), _FIRST_CHUNK
+        before = np.full(progress.n_lanes, -np.inf)
         try:
             while True:
                 began = time.perf_counter()
@@ -105,6 +135,9 @@ class Driver:
                 upto = min(limit, upto)
                 # at once, before anything waits for it: an interruption finds it or does not
                 progress = self._call(progress, upto)
+                if best is not None and progress.rungs and progress.n_iter >= progress.rungs[0][0]:
+                    progress = give_up(progress, before, best)
+                    before = progress.of_all("objective").astype(float)
                 progress = self._judge(progress)
                 for observe in observers:
                     observe(progress)
@@ -139,7 +172,10 @@ class Driver:
 
     def ahead(self, states: State) -> None:
         """Begin to compile the loop for states of these shapes."""
-        self.call(resized(states, max(states.status.shape[0], self.least))).ahead()
+        n_lanes = max(states.status.shape[0], self.least)
+        fewest = last_batch(n_lanes, self.work, self.weight) if self.shrinks else n_lanes
+        for size in dict.fromkeys((n_lanes, fewest)):
+            self.call(resized(states, size)).ahead()
 
     def _call(self, progress: Progress, n_steps: int) -> Progress:
         """The progress after one call of the loop, of which nothing may be known yet."""
@@ -171,7 +207,7 @@ class Driver:
             progress = replace(drop(progress, left[0][1]), rungs=left[1:])
         if progress.n_running == 0:
             progress = revive(progress)
-        return shrink(progress, self.work) if self.shrinks else progress
+        return shrink(progress, self.work, self.weight) if self.shrinks else progress
 
 
 def _filled(states: State, n_lanes: int) -> State:

@@ -159,7 +159,9 @@ def fit(
     least = _MOVES if searches and not history else 1
 
     def driver_of(data: Data) -> Driver:
-        options = {"least": least, "history": history, "mesh": mesh}
+        # batches of the sizes that moves will need
+        shrinks = searches and n_restarts == _n_moves(n_restarts)
+        options = {"least": least, "shrinks": shrinks, "history": history, "mesh": mesh}
         return Driver(inner, data, limits, n_restarts, **options)
 
     starting = start(key, n_restarts, init)

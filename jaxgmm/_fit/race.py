@@ -6,6 +6,7 @@ the host, from one `Progress` to another.
 
 import numpy as np
 
+from jaxgmm._estep.structures import structure
 from jaxgmm._fit.progress import Progress
 from jaxgmm._lane.status import FAILED, Status
 from jaxgmm._numerics.arrays import as_array
@@ -15,6 +16,11 @@ from jaxgmm._numerics.pytree import pick, replace
 RACING_LANES = 16
 # Iterations after which lanes are first compared, and then after twice as many each time.
 _FIRST_RUNG = 16
+# The same with many features, where responsibilities are sharp soon; and for moves of much data,
+# which is that many products of N, K and D.
+_FIRST_LOOK = 4
+_FEATURES = 64
+_MUCH = 1 << 20
 # So many lanes are never dropped.
 _SURVIVORS = 4
 # A batch shrinks by this factor or more: each size is a program of its own to compile.
@@ -26,14 +32,57 @@ _LARGE = 1 << 22
 _SAVED = 1 << 19
 
 
-def rungs(n_lanes: int, max_iter: int) -> tuple[tuple[int, int], ...]:
+def weight_of(kind: str, n_features: int) -> float:
+    """What a responsibility costs, in units of what it costs with few features."""
+    matrices = structure(kind).separate == "full"
+    return max(1.0, n_features * (n_features if matrices else 1) / _FEATURES)
+
+
+def rungs(n_lanes: int, max_iter: int, n_features: int = 1) -> tuple[tuple[int, int], ...]:
     """``(iteration, lanes that go on)`` of successive halving (Jamieson & Talwalkar 2016)."""
-    out, iteration, lanes = [], _FIRST_RUNG, n_lanes
+    out, lanes = [], n_lanes
+    iteration = _FIRST_LOOK if n_features >= _FEATURES else _FIRST_RUNG
     while lanes > _SURVIVORS and iteration < max_iter:
         lanes = max(lanes // 4, _SURVIVORS)
         out.append((iteration, lanes))
         iteration *= 2
     return tuple(out)
+
+
+def looks(n_lanes: int, max_iter: int, work: int) -> tuple[tuple[int, int], ...]:
+    """The rungs of moves, which go on as long as lanes do: at each some are given up, see there.
+
+    Of much data the first look is early: most moves lead nowhere.
+    """
+    out, iteration, left = [], _FIRST_LOOK if work >= _MUCH else _FIRST_RUNG, n_lanes
+    while iteration < max_iter:
+        left = min(left, max(left // 4, _SURVIVORS))
+        out.append((iteration, left))
+        iteration *= 2
+    return tuple(out)
+
+
+def give_up(progress: Progress, before: np.ndarray, best: np.ndarray) -> Progress:
+    """No more iterations for moved lanes that will hardly reach the optimum they came from.
+
+    From one rung to the next the iterations double. A lane whose distance to its optimum falls as
+    a power of the iterations, the 0.6th or a higher one, has at most twice as much left to gain as
+    it gained since the last rung.
+
+    Args:
+        progress: at a rung.
+        before: objectives at the last rung; -inf at the first one.
+        best: objective of each group that a lane must exceed; -inf where any is better.
+    """
+    status, objective = progress.of_all("status"), progress.of_all("objective").astype(float)
+    target = np.repeat(best, progress.n_lanes // progress.n_groups)
+    running = status == Status.RUNNING
+    hopeless = running & np.isfinite(before) & (objective + 2 * (objective - before) < target)
+    if not hopeless.any():
+        return progress
+    status = np.where(hopeless, int(Status.MAX_ITERATIONS), status).astype(np.int32)
+    batch = replace(progress.batch, status=as_array(status[progress.lanes]))
+    return replace(progress, batch=batch)
 
 
 def beaten(
@@ -83,25 +132,32 @@ def revive(progress: Progress) -> Progress:
     return replace(progress, everyone=everyone, batch=everyone, lanes=lanes, rungs=())
 
 
-def shrink(progress: Progress, work: int) -> Progress:
+def shrink(progress: Progress, work: int, weight: float = 1) -> Progress:
     """Keep a power of two of lanes, the running ones among them, if that saves much.
 
     Args:
         progress: of the lanes.
         work: responsibilities of a lane in an iteration, N K.
+        weight: what one costs with many features, in units of what it costs with few.
     """
     lanes = progress.lanes
     running = np.asarray(progress.batch.status) == Status.RUNNING
     size = 1 << int(max(running.sum() - 1, 0)).bit_length()
     if (_SURVIVORS - size) * work < _SAVED:  # a race that ends and moves share this size
         size = max(size, _SURVIVORS)
-    saved = (len(lanes) - size) * work
+    saved = (len(lanes) - size) * work * weight
     if not running.any() or size * _SHRINK > len(lanes) or saved < _SAVED:
         return progress
     # what fills the new batch up are finished lanes, which the loop leaves alone
     kept = np.sort(np.argsort(~running, kind="stable")[:size])
     batch = pick(progress.batch, kept)
     return replace(progress, everyone=progress.states(), batch=batch, lanes=lanes[kept])
+
+
+def last_batch(n_lanes: int, work: int, weight: float = 1) -> int:
+    """Lanes of the batch that a race of so many shrinks to in one step; as many if it does not."""
+    saved = (n_lanes - _SURVIVORS) * work * weight
+    return _SURVIVORS if n_lanes == _SHRINK * _SURVIVORS and saved >= _SAVED else n_lanes
 
 
 def worth_shrinking(work: int, n_lanes: int) -> bool:

@@ -17,11 +17,10 @@ from jaxgmm._estep.data import Rows
 from jaxgmm._fit.driver import Driver
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import FAILED, Status
-from jaxgmm._model.components.base import Components
+from jaxgmm._model.checks import is_bounded
 from jaxgmm._model.prior import Prior
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.arrays import as_array
-from jaxgmm._numerics.checks import holds
 from jaxgmm._numerics.programs import program
 from jaxgmm._numerics.pytree import replace
 from jaxgmm._numerics.special import LOG_2PI
@@ -38,11 +37,7 @@ def needs_rescue(driver: Driver, states: State) -> bool:
     failed = np.isin(status, FAILED)
     hopeless = 2 * failed.sum() >= len(status) or (failed | (status == Status.DROPPED)).all()
     prior = driver.algorithm.prior
-    return bool(hopeless and states.view.point and not holds(_is_proper, prior.components))
-
-
-def _is_proper(components: Components) -> Array:
-    return components.is_proper()
+    return bool(hopeless and states.view.point and not is_bounded(prior))
 
 
 @program()

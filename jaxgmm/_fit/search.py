@@ -55,7 +55,8 @@ def search(
             # of an estimate that was moved already the ranked moves are known
             ranked = n if grouped else n // 2 if left == patience else 0
             lanes = moving(key, (branch, i), best, sizes, driver, ranked, n)()
-            progress, interrupted = driver.run(lanes, True, observers())
+            target = _objective(best) + enough if driver.algorithm.races else None
+            progress, interrupted = driver.run(lanes, True, observers(), target)
             tried = best_of(progress)
             better = _better(best, tried, enough)
             left = patience if better.any() else left - 1
@@ -85,13 +86,17 @@ def moving(
     return moved_lanes.on(effort, *arguments, n=n, grouped=grouped)
 
 
+def _objective(best: State) -> np.ndarray:
+    """The objectives; -inf of states that failed."""
+    objective = np.asarray(best.objective, np.float64)
+    return np.where(np.isin(np.asarray(best.status), FAILED), -np.inf, objective)
+
+
 def _better(best: State, tried: State, enough: float) -> np.ndarray:
     old, new = np.asarray(best.status), np.asarray(tried.status)
     failed = np.isin(old, FAILED)
     sound = np.where(failed, ~np.isin(new, FAILED), new == Status.CONVERGED)
-    objective = np.asarray(best.objective, np.float64)
-    least = np.where(failed, -np.inf, objective + enough)
-    return sound & (np.asarray(tried.objective, np.float64) > least)
+    return sound & (np.asarray(tried.objective, np.float64) > _objective(best) + enough)
 
 
 def _where(condition: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:

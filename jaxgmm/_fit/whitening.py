@@ -22,6 +22,7 @@ from jaxgmm._estep.structures import structure
 from jaxgmm._lane.degenerate import HELD, is_held
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import Status
+from jaxgmm._model.checks import is_bounded
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.affine import Affine
 from jaxgmm._numerics.arrays import as_array
@@ -95,7 +96,7 @@ class Whitening:
         source = x.x if isinstance(x, Rows) else x
         on_host = is_on_host(source)
         values = np.asarray(source) if on_host else rows.x
-        bounded = bool(algorithm.prior.components.is_proper())
+        bounded = is_bounded(algorithm.prior)
         limits = Limits(rows.x.dtype, float(jnp.finfo(values.dtype).eps), on_host, bounded)
         measure = _on_host(values, rows.weight) if on_host else _on_devices(rows)
         self.to = to = _coordinates(measure, rows.n_features, kind, alike, limits)

@@ -52,6 +52,11 @@ def check_prior(prior: Any) -> Any:
     return prior
 
 
+def is_bounded(prior: Any) -> bool:
+    """Whether the components' priors are proper, so that the posterior density is bounded."""
+    return holds(_is_proper, prior.components)
+
+
 def _is_proper(prior: Any) -> Array:
     return prior.is_proper()
 

@@ -101,30 +101,38 @@ def _lower_triangle(rows: list[list[Array]]) -> Array:
     return jnp.stack([jnp.stack(row, axis=-1) for row in filled], axis=-2)
 
 
-# Halves of matrices up to this size are not worth their products.
+# Halves of matrices up to this size are not worth their products; of large matrices, whose programs
+# are long, up to the second.
 _LEAF = 64
+_LARGE, _LARGE_LEAF = 256, 128
 
 
-def _plain_cholesky(a: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
+def _leaf_of(a: Array) -> int:
+    return _LEAF if a.shape[-1] <= _LARGE else _LARGE_LEAF
+
+
+def _plain_cholesky(a: Float[Array, "*K D D"], leaf: int | None = None) -> Float[Array, "*K D D"]:
     """By halves, in plain products (Golub & Van Loan 2013, section 4.2.6)."""
-    half = a.shape[-1] // 2
-    if a.shape[-1] <= _LEAF:
+    half, leaf = a.shape[-1] // 2, leaf or _leaf_of(a)
+    if a.shape[-1] <= leaf:
         return _cholesky_by_rows(a)
-    first = _plain_cholesky(a[..., :half, :half])
-    below = matmul(a[..., half:, :half], _plain_inverse_factor(first))
+    first = _plain_cholesky(a[..., :half, :half], leaf)
+    below = matmul(a[..., half:, :half], _plain_inverse_factor(first, leaf))
     rest = a[..., half:, half:] - matmul(below, jnp.swapaxes(below, -1, -2))
     zeros = jnp.zeros_like(a[..., :half, half:])
-    return _quarters(first, zeros, below, _plain_cholesky(rest))
+    return _quarters(first, zeros, below, _plain_cholesky(rest, leaf))
 
 
-def _plain_inverse_factor(lower: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
+def _plain_inverse_factor(
+    lower: Float[Array, "*K D D"], leaf: int | None = None
+) -> Float[Array, "*K D D"]:
     """``[[A^-T, -A^-T B^T C^-T], [0, C^-T]]`` of ``[[A, 0], [B, C]]``."""
-    half = lower.shape[-1] // 2
-    if lower.shape[-1] <= _LEAF:
+    half, leaf = lower.shape[-1] // 2, leaf or _leaf_of(lower)
+    if lower.shape[-1] <= leaf:
         return _inverse_factor_by_rows(lower)
     below = lower[..., half:, :half]
-    first = _plain_inverse_factor(lower[..., :half, :half])
-    last = _plain_inverse_factor(lower[..., half:, half:])
+    first = _plain_inverse_factor(lower[..., :half, :half], leaf)
+    last = _plain_inverse_factor(lower[..., half:, half:], leaf)
     corner = -matmul(matmul(first, jnp.swapaxes(below, -1, -2)), last)
     return _quarters(first, corner, jnp.zeros_like(below), last)
 

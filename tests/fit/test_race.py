@@ -13,7 +13,7 @@ import jaxgmm
 from jaxgmm import Status
 from jaxgmm._fit import race
 from jaxgmm._fit.progress import at_start
-from jaxgmm._fit.race import beaten, rungs, shrink
+from jaxgmm._fit.race import beaten, give_up, last_batch, looks, rungs, shrink, weight_of
 
 K, R = 3, 64
 
@@ -140,3 +140,38 @@ def test_racing_is_for_16_lanes_or_more_of_em_and_cavi(x: jax.Array, cavi: jaxgm
     assert Status.DROPPED not in fit(x, steps, max_iter=100).statuses()
     states = jax.vmap(cavi.init, (0, None))(jax.random.split(jax.random.key(0), R), x)
     assert Status.DROPPED not in fit(x, cavi, init=states).statuses()
+
+
+def test_moves_are_looked_at_as_long_as_they_run():
+    assert looks(16, 100, 1000) == ((16, 4), (32, 4), (64, 4))
+    # of much data sooner; a batch of a few lanes has nobody to drop
+    assert looks(3, 30, 1 << 20) == ((4, 3), (8, 3), (16, 3))
+
+
+def test_a_race_with_many_features_begins_sooner():
+    assert rungs(16, 500, 64) == ((4, 4),)
+
+
+@pytest.mark.parametrize("power", [0.6, 1.0, 2.0])
+def test_a_lane_that_can_still_win_is_not_given_up(power: float):
+    # objectives that approach their limits as a power of the iterations, between 16 and 32
+    limits, gap = np.array([0.0, 1.0, 3.0]), 50.0
+    before, now = limits - gap * 16.0**-power, limits - gap * 32.0**-power
+    state = jaxgmm.em(jaxgmm.flat_prior(2, 1)).init(jax.random.key(0), jnp.zeros((9, 1)))
+    states = jax.tree.map(lambda a: jnp.broadcast_to(a, (3, *a.shape)), state)
+    states = dataclasses.replace(states, objective=jnp.asarray(now))  # type: ignore
+    progress = at_start(states)
+    status = np.asarray(give_up(progress, before, np.array([2.0])).batch.status)
+    assert status[2] == Status.RUNNING
+    far = give_up(progress, before, np.array([2.0 + 3 * gap])).batch.status
+    assert (np.asarray(far) == Status.MAX_ITERATIONS).all()
+    # at the first look nothing is known
+    first = give_up(progress, np.full(3, -np.inf), np.array([1e9])).batch.status
+    assert (np.asarray(first) == Status.RUNNING).all()
+
+
+def test_the_last_batch_of_a_race_is_known_ahead():
+    assert last_batch(16, 1 << 10) == 16
+    assert last_batch(16, 1 << 20) == 4
+    assert last_batch(16, 1 << 10, weight_of("full", 300)) == 4
+    assert weight_of("diag", 8) == weight_of("full", 8) == 1
