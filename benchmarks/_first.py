@@ -68,7 +68,7 @@ def sklearn(x: np.ndarray, kind: str, lanes: int) -> Callable[[], Any]:
 
 
 def main(case: str, folder: str | None = None) -> None:
-    x, programs = load_iris(return_X_y=True)[0].astype(np.float32), []
+    x, programs = np.asarray(load_iris(return_X_y=True)[0], np.float32), []
     if case.endswith("sklearn"):
         call = sklearn(x, *CASES[case.removesuffix(", sklearn")])
     else:

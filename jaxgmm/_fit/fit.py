@@ -27,7 +27,7 @@ from jaxgmm._lane.status import FAILED, Status
 from jaxgmm._model.checks import check_model
 from jaxgmm._numerics.checks import check_non_negative, check_positive, check_positive_int
 from jaxgmm._numerics.devices import on_automatic_axes
-from jaxgmm._numerics.programs import Call
+from jaxgmm._numerics.programs import Call, check_process
 from jaxgmm._numerics.pytree import put_in, replace
 
 # Lanes at random starts, unless it is said how many.
@@ -71,8 +71,9 @@ def fit(
     two rounds. And the best lane tries *moves* when it has converged. A move is a new start, in
     which two components are merged, and one is split or born elsewhere in their place (split and
     merge EM: Ueda et al. 2000). Under a posterior a move may do only one of the two, and may merge
-    many. 16 moves or more are run to their end. If the best of them is a better optimum, it is
-    kept, and moves are tried from it again.
+    many. 16 moves or more run at once. Those that will hardly reach the optimum they come from are
+    given up after a few iterations. If the best one is a better optimum, it is kept, and moves are
+    tried from it again.
 
     Where the likelihood's spikes take all lanes, or most of them, the lanes that collapsed start
     again: from the optimum under the weak prior of `default_prior`, which has no spikes. If all of
@@ -120,6 +121,7 @@ def fit(
             fewer rows than components, a prior of another width or dtype, bad weights, unknown
             names, ``tol < 0``, ``max_iter < 1`` or ``n_restarts < 1``, a mesh with other axes, SVI
             on a mesh with ``"data"``.
+        RuntimeError: in a process forked from one in which JAX has run.
 
     Example:
         >>> import jax, jaxgmm
@@ -130,6 +132,7 @@ def fit(
         >>> result.states.objective.shape
         (8,)
     """
+    check_process()
     if not isinstance(algorithm, Algorithm):
         raise ValueError(
             "algorithm must come from jaxgmm.em, jaxgmm.cavi or jaxgmm.svi, but it is a "

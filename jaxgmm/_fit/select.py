@@ -26,6 +26,7 @@ from jaxgmm._model.defaults import default_prior, flat_prior
 from jaxgmm._model.families import FAMILIES
 from jaxgmm._model.padding import unpad
 from jaxgmm._numerics.checks import check_choice, check_non_negative, check_positive_int
+from jaxgmm._numerics.programs import check_process
 
 
 def select(
@@ -90,6 +91,7 @@ def select(
         >>> selection.n_components, selection.covariance
         (1, 'spherical')
     """
+    check_process()
     rows = check_rows(x, sample_weight)
     sizes = sorted({check_positive_int("n_components", k) for k in n_components})
     names = [covariance] if isinstance(covariance, str) else list(covariance)

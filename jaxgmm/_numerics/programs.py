@@ -97,6 +97,7 @@ class Call:
 
     def __call__(self) -> Any:
         """The result; a compilation that has begun ahead of it is waited for."""
+        check_process()
         if _begun and (future := _begun.pop(self._signature(), None)) is not None:
             future.exception()
         return self.function(*self.args, **self.kwargs)
@@ -141,13 +142,33 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=2, thread_name_prefix="jaxgmm-compile")
 
 
-def _forget_threads() -> None:
+class _Process:
+    """Whether this process has run programs, and whether one that had was forked into it."""
+
+    used = False
+    forked = False
+
+
+def check_process() -> None:
+    """Refuse a forked process, in which JAX would wait for ever for threads that it has not."""
+    if _Process.forked:
+        raise RuntimeError(
+            "this process was forked from one in which JAX had run, and JAX does not work in it; "
+            "start processes with multiprocessing.get_context('spawn') or 'forkserver', or in "
+            "joblib with the backend 'loky'."
+        )
+    _Process.used = True
+
+
+def _after_fork() -> None:
     # a forked process has no threads but the one that forked
+    _Process.forked = _Process.used
     _begun.clear()
     _threads.cache_clear()
 
 
-os.register_at_fork(after_in_child=_forget_threads)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def program(*, static: Sequence[str] = ()) -> Callable[[Callable[..., Any]], Program]:

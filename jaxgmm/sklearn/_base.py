@@ -19,6 +19,7 @@ from jaxgmm._estep.data import Data
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import FAILED, Status
 from jaxgmm._numerics.arrays import as_array
+from jaxgmm._numerics.programs import check_process
 from jaxgmm._numerics.pytree import replace
 from jaxgmm.sklearn import _programs as programs
 from jaxgmm.sklearn._checks import DEGENERATE, FLOATS, NOT_CONVERGED, ill_defined
@@ -110,6 +111,7 @@ class BaseMixture(DensityMixin, BaseEstimator, metaclass=ABCMeta):
     @programs.with_x64
     def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:  # noqa: N803
         """`fit`, and the most probable component of each sample: ``(N,)``."""
+        check_process()
         self._validate_params()
         x: Any = validate_data(self, X, dtype=FLOATS, ensure_min_samples=2)
         if len(x) < self.n_components:

@@ -28,9 +28,11 @@ class GaussianMixture(BaseMixture):
     are the same, too, up to rounding. All ``n_init`` initialisations run at once, in one program.
 
     Samples in float32 are computed in float32, and all other samples in float64, whatever the
-    settings of JAX are. The settings are not changed. A program is compiled, which takes some
-    seconds, for each number of features, components and initialisations. It serves numbers of
+    settings of JAX are. The settings are not changed. A program is compiled, which takes about a
+    second, for each number of features, components and initialisations. It serves numbers of
     samples that differ by up to an eighth, because samples of weight 0 fill up its arrays.
+    `jaxgmm.cache_programs` keeps programs for later processes. Predictions of few samples compile
+    nothing.
 
     What differs from scikit-learn:
 

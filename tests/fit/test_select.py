@@ -123,7 +123,8 @@ def test_ctrl_c_keeps_the_covariances_that_were_done(monkeypatch: pytest.MonkeyP
 
     def launch(*args: Any, **options: Any) -> Any:
         calls.append(args)
-        if args[2].prior.components.covariance_name == "tied":
+        # not while programs are compiled ahead
+        if args[2].prior.components.covariance_name == "tied" and not options["shapes"]:
             raise KeyboardInterrupt
         return real(*args, **options)
 

@@ -29,9 +29,8 @@ PROGRAM = textwrap.dedent(
 
     def fit(x):
         algorithm = jaxgmm.em(jaxgmm.flat_prior({K}, {D}, dtype="float32"))
-        result = jaxgmm.fit(
-            jax.random.key(0), x, algorithm, init="k-means++", max_iter=3, tol=0, progress=False
-        )
+        options = dict(init="k-means++", max_iter=3, tol=0, moves=False, progress=False)
+        result = jaxgmm.fit(jax.random.key(0), x, algorithm, 2, **options)
         return int(result.best.n_iter)
 
     rng = np.random.default_rng(0)

@@ -104,7 +104,7 @@ def collectives() -> int:
 
     mesh = check_mesh(MESHES["data"], em)
     coordinates = Whitening(x, Rows(x), em)
-    data, states = start_lanes(KEY, em, 4, "k-means++", coordinates, Rows(x))
+    data, states = start_lanes(KEY, em, 4, "k-means++", coordinates, Rows(x))()
     data = spread_rows(data, mesh)
     limits = (jnp.asarray(9, jnp.int32), jnp.asarray(1e-3), jnp.asarray(9, jnp.int32))
     lowered = advance_on(mesh, 0).lower(em, states, data, *limits)

@@ -56,4 +56,7 @@ def test_a_forked_process_predicts():
     model = GaussianMixture(3, random_state=0, max_iter=5, tol=1e-1).fit(X)
     with multiprocessing.get_context("fork").Pool(1) as pool:
         found = pool.map_async(model.predict, [X[:9]]).get(timeout=60)
+        # a fit says what is the matter in place of waiting for ever
+        with pytest.raises(RuntimeError, match=r"forked.*'spawn'"):
+            pool.apply_async(model.fit, (X,)).get(timeout=60)
     np.testing.assert_array_equal(found[0], model.predict(X[:9]))
