@@ -6,6 +6,7 @@ as a rule lies in the basin of one of the likelihood's. Fraley & Raftery 2007 pu
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +76,7 @@ def rescue(driver: Driver, starts: State, states: State, race: bool) -> tuple[St
 
 
 def _where(better: np.ndarray, new: State, old: State) -> State:
-    def where(a: Array, b: Array) -> np.ndarray:
+    def where(a: Any, b: Any) -> np.ndarray:
         return np.where(better.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
     return jax.tree.map(where, new, old)
