@@ -57,5 +57,5 @@ def draw_bars(record: dict[str, Any], path: Path) -> None:
 
 
 def _label(case: dict[str, Any], axes: list[str]) -> str:
-    values = ((axis, case[axis]) for axis in axes)
+    values = ((axis, case[axis]) for axis in axes if case[axis] != "")
     return ", ".join(v if isinstance(v, str) else f"{axis}={v:,.12g}" for axis, v in values)
