@@ -59,7 +59,8 @@ def start_lanes(
         coordinates.start(check_start(one, algorithm.prior, n_samples))
         for one in _split(given, n_restarts)
     ]
-    return _given_start.on(Effort.QUICK, key, coordinates.rows, algorithm, starts)
+    effort = effort_of(rows.x.size * algorithm.prior.n_components * n_restarts)
+    return _given_start.on(effort, key, coordinates.rows, algorithm, starts)
 
 
 def _effort(rows: Rows, n_components: int, n_lanes: int) -> Effort:

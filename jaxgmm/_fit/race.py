@@ -53,6 +53,11 @@ def looks(n_lanes: int, max_iter: int, work: int) -> tuple[tuple[int, int], ...]
     """The rungs of moves, which go on as long as lanes do: at each some are given up, see there.
 
     Of much data the first look is early: most moves lead nowhere.
+
+    Args:
+        n_lanes: of a round.
+        max_iter: of a lane.
+        work: N K D.
     """
     out, iteration, left = [], _FIRST_LOOK if work >= _MUCH else _FIRST_RUNG, n_lanes
     while iteration < max_iter:

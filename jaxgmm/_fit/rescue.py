@@ -6,7 +6,6 @@ as a rule lies in the basin of one of the likelihood's. Fraley & Raftery 2007 pu
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +22,7 @@ from jaxgmm._model.prior import Prior
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.arrays import as_array
 from jaxgmm._numerics.programs import program
-from jaxgmm._numerics.pytree import replace
+from jaxgmm._numerics.pytree import choose, replace
 from jaxgmm._numerics.special import LOG_2PI
 
 # Batches of new lanes before a fit gives up.
@@ -72,14 +71,7 @@ def rescue(driver: Driver, starts: State, states: State, race: bool) -> tuple[St
     course, interrupted = driver.run(_again(starts, optima, found, prior), race)
     again = course.states()
     better = found & ~np.isin(np.asarray(again.status), FAILED)
-    return _where(better, again, states), interrupted
-
-
-def _where(better: np.ndarray, new: State, old: State) -> State:
-    def where(a: Any, b: Any) -> np.ndarray:
-        return np.where(better.reshape(-1, *[1] * (a.ndim - 1)), a, b)
-
-    return jax.tree.map(where, new, old)
+    return choose(better, again, states), interrupted
 
 
 def start_afresh(

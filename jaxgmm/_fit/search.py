@@ -1,6 +1,5 @@
 """The search by moves: rounds of them, for one fit or for the best of every group."""
 
-import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -13,6 +12,7 @@ from jaxgmm._fit.progress import Observer, Progress
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import FAILED, Status
 from jaxgmm._numerics.programs import Call, effort_of
+from jaxgmm._numerics.pytree import choose
 
 # Rounds of moves at most: one follows every improvement, and some follow none.
 _ROUNDS = 100
@@ -61,7 +61,7 @@ def search(
             better = _better(best, tried, enough)
             left = patience if better.any() else left - 1
             if better.any():
-                best = jax.tree.map(functools.partial(_where, better), tried, best)
+                best = choose(better, tried, best)
             if interrupted or left == 0:
                 break
     except KeyboardInterrupt:  # while a move was being made: what there is stays
@@ -97,10 +97,6 @@ def _better(best: State, tried: State, enough: float) -> np.ndarray:
     failed = np.isin(old, FAILED)
     sound = np.where(failed, ~np.isin(new, FAILED), new == Status.CONVERGED)
     return sound & (np.asarray(tried.objective, np.float64) > _objective(best) + enough)
-
-
-def _where(condition: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.where(condition.reshape(-1, *[1] * (np.ndim(a) - 1)), a, b)
 
 
 def best_of(progress: Progress) -> State:

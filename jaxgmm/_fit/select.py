@@ -219,7 +219,7 @@ def _run_sweeps(
         if rows.x.size <= _AHEAD:
             ready = {name: Sweep(x, a, sizes, rows, options) for name, a in sweeps.items()}
             for sweep in ready.values():
-                sweep.ahead(key, folds[0][0])
+                sweep.ahead(key, *folds[0])
         for name, algorithms in sweeps.items():
             bar.set_postfix_str(name, refresh=False)
             sweep = ready.pop(name, None) or Sweep(x, algorithms, sizes, rows, options)

@@ -63,7 +63,7 @@ class Sweep:
         self.padded = _completed(stacked, rows)
         self.models = self.coordinates.into(self.padded, led=True)
 
-    def ahead(self, key: Array, weight: Array | None) -> None:
+    def ahead(self, key: Array, weight: Array | None, held_out: Array | None) -> None:
         """Begin to compile what `run` will call."""
         rows = replace(self.coordinates.rows, weight=weight)
         if rows.x.committed:
@@ -76,7 +76,7 @@ class Sweep:
         if self.algorithms[0].races and self.sizes[-1] > 1:
             sizes, n = np.asarray(self.sizes), self.options.n_restarts
             moving(key, (_BRANCH, 0), best, sizes, driver, n, n).ahead()
-        self._scoring(best, data, None).ahead()
+        self._scoring(best, data, held_out).ahead()
 
     def _driver(self, data: Data) -> Driver:
         o = self.options

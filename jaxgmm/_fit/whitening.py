@@ -94,20 +94,20 @@ class Whitening:
         ((name, value),) = checked.items()
         to = self.to
         if name == "means":
-            value = self.narrow(to.points(np.asarray(value, np.float64)))
+            value = self._narrow(to.points(np.asarray(value, np.float64)))
         elif name == "parameters":
             weights, means, covariances = (np.asarray(a, np.float64) for a in value)
             square, d = np.ndim(to.matrix) == 2, means.shape[1]
             matrix = to.matrix if square else np.eye(d) * to.matrix
             covariances = matrix.T @ covariances @ matrix
-            value = tuple(map(self.narrow, (weights, to.points(means), covariances)))
+            value = tuple(map(self._narrow, (weights, to.points(means), covariances)))
         elif name == "posterior":
             value = self.into(value)
         elif name == "state":
             value = replace(value, posterior=self.into(value.posterior))
         return {name: value}
 
-    def narrow(self, a: np.ndarray) -> Array:
+    def _narrow(self, a: np.ndarray) -> Array:
         return as_array(a, self.rows.x.dtype)
 
     def back(self, states: State, algorithm: Any, total: float) -> tuple[State, np.ndarray]:
@@ -138,10 +138,10 @@ def _wide(tree: Any) -> Any:
 def _as(tree: Any, others: Any) -> Any:
     """The tree with the dtypes of others."""
 
-    def narrow(a: Any, b: Any) -> Any:
+    def cast(a: Any, b: Any) -> Any:
         return a if a.dtype == b.dtype else a.astype(b.dtype)
 
-    return jax.tree.map(narrow, tree, others)
+    return jax.tree.map(cast, tree, others)
 
 
 @program(static=("led",))

@@ -73,8 +73,9 @@ class Program:
         self._of = functools.cache(functools.partial(_compiled, function, tuple(static)))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call it, compiled with the least effort."""
-        return self.on(Effort.QUICK, *args, **kwargs)()
+        """Call it, compiled for going through its arguments about once."""
+        work = sum(int(np.size(a)) for a in jax.tree.leaves(args))
+        return self.on(effort_of(work), *args, **kwargs)()
 
     def on(self, effort: Effort, *args: Any, **kwargs: Any) -> "Call":
         """The call with these arguments."""

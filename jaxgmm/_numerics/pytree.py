@@ -81,6 +81,15 @@ def pick(tree: Any, index: Any) -> Any:
     return take(tree, index)
 
 
+def choose(condition: np.ndarray, new: Any, old: Any) -> Any:
+    """`select` in NumPy, which compiles nothing."""
+
+    def where(a: Any, b: Any) -> np.ndarray:
+        return np.where(condition.reshape(-1, *[1] * (np.ndim(a) - 1)), a, b)
+
+    return jax.tree.map(where, new, old)
+
+
 def put_in(tree: Any, index: int, one: Any) -> Any:
     """`set_at` of a single lane; in NumPy, which compiles nothing."""
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from scipy.special import logsumexp, softmax
 
 from jaxgmm._estep.assigned import from_labels, from_responsibilities
 from jaxgmm._estep.data import Data, Rows
@@ -220,11 +221,6 @@ def _few_logits(model: Model, x: np.ndarray) -> np.ndarray | None:
     return (const[:, None] - 0.5 * squares).T
 
 
-def _log_sum(logits: np.ndarray) -> np.ndarray:
-    top = logits.max(axis=1, keepdims=True)
-    return top[:, 0] + np.log(np.exp(logits - top).sum(axis=1))
-
-
 def _by_row(program: Program, model: Model, x: np.ndarray) -> np.ndarray:
     potentials = Potentials(*(as_array(a, x.dtype) for a in model[:3]), structure=model.structure)
     call = program.on(effort_of(x.size * model.mean.shape[0]), potentials, padded(x))
@@ -241,7 +237,11 @@ _responsibilities = program()(lambda potentials, x: responsibilities_at(potentia
 def log_norms(model: Model, x: np.ndarray) -> np.ndarray:
     """log-sum-exp of each row's joint log densities, ``(N,)``."""
     logits = _few_logits(model, x)
-    return _by_row(_log_norms, model, x) if logits is None else _log_sum(logits).astype(x.dtype)
+    return (
+        _by_row(_log_norms, model, x)
+        if logits is None
+        else logsumexp(logits, axis=1).astype(x.dtype)
+    )
 
 
 @with_x64
@@ -257,5 +257,4 @@ def responsibilities(model: Model, x: np.ndarray) -> np.ndarray:
     logits = _few_logits(model, x)
     if logits is None:
         return _by_row(_responsibilities, model, x)
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(x.dtype)
+    return softmax(logits, axis=1).astype(x.dtype)
