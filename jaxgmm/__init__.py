@@ -1,7 +1,12 @@
-"""Gaussian mixture inference in JAX: EM, CAVI and SVI over hundreds of restarts at once."""
+"""Gaussian mixture inference in JAX: EM, CAVI and SVI over hundreds of restarts at once.
 
+``jaxgmm.plot``, ``jaxgmm.sklearn`` and ``jaxgmm.numpyro`` are imported when they are first used.
+"""
+
+import importlib as _importlib
 import sys as _sys
 import warnings as _warnings
+from importlib.util import find_spec as _find_spec
 from operator import attrgetter as _attrgetter
 from typing import Any as _Any
 
@@ -141,7 +146,11 @@ _MOVED = {
     "label_stats": "stats.from_labels",
     "responsibility_stats": "stats.from_responsibilities",
 }
+# Bridges to packages that are slow to import, or that not everyone has.
+_BRIDGES = {"numpyro": "numpyro", "plot": "matplotlib", "sklearn": "sklearn"}
 _GONE = {
+    "BayesianGaussianMixture": "sklearn.BayesianGaussianMixture(n_components)",
+    "GaussianMixture": "sklearn.GaussianMixture(n_components)",
     "mode_potentials": "views.Mode(reg_covar).potentials(q)",
     "expected_potentials": "views.Expectation().potentials(q)",
     "log_prior": "-views.Mode(reg_covar).penalty(q, prior)",
@@ -149,6 +158,8 @@ _GONE = {
 
 
 def __getattr__(name: str) -> _Any:
+    if name in _BRIDGES:
+        return _importlib.import_module(f"jaxgmm.{name}")
     if name in _MOVED:
         new = _MOVED[name]
         _warnings.warn(
@@ -157,3 +168,8 @@ def __getattr__(name: str) -> _Any:
         return _attrgetter(new)(_sys.modules[__name__])
     hint = f"; use jaxgmm.{_GONE[name]}" if name in _GONE else ""
     raise AttributeError(f"module 'jaxgmm' has no attribute {name!r}{hint}")
+
+
+def __dir__() -> list[str]:
+    there = (name for name, needed in _BRIDGES.items() if _find_spec(needed))
+    return sorted({*globals(), *there})

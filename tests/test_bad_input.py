@@ -53,14 +53,12 @@ SAMPLES = {
     "3-d": (x[None], r"2-d.*\(1, 40, 2\)"),
     "no rows": (x[:0], r"empty.*\(0, 2\)"),
     "no columns": (x[:, :0], r"empty.*\(40, 0\)"),
-    "integer": (x.astype(int), r"floating-point.*int64.*astype"),
-    "boolean": (x > 0, r"floating-point.*bool"),
-    "nan": (with_row(jnp.nan, 3, 17), r"NaN or infinity in rows 3, 17;"),
-    "infinity": (with_row(-jnp.inf, 5), r"NaN or infinity in rows 5;"),
+    "nan": (with_row(jnp.nan, 3, 17), r"NaN or infinity in rows 3, 17, columns 0;"),
+    "infinity": (with_row(-jnp.inf, 5), r"NaN or infinity in rows 5, columns 0;"),
     "many nan": (jnp.full((40, 2), jnp.nan), r"rows 0, 1, .* 9, \.\.\. \(40 rows\)"),
     "few rows": (x[:2], r"2 rows, fewer than the 3 components"),
-    "another width": (jnp.concatenate([x, x], axis=1), r"4 features, but the prior has 2"),
-    "another dtype": (x.astype("float32"), r"x is float32, but the prior is float64"),
+    "another width": (jnp.concatenate([x, x], axis=1), r"4 features, but the (prior|fit) has 2"),
+    "another dtype": (x.astype("float32"), r"x is float32, but the (prior|fit) is float64"),
     "half precision": (x.astype("float16"), r"float32 or float64.*float16; convert"),
     "brain float": (x.astype("bfloat16"), r"float32 or float64.*bfloat16; convert"),
     "large": (with_row(1e160, 3), r"so large in rows 3, columns 0 that their squares overflow"),
@@ -178,7 +176,7 @@ def test_run(case: str):
 
 
 def test_algorithm():
-    with pytest.raises(ValueError, match=r"must come from jaxgmm\.em.* but it is a str"):
+    with pytest.raises(ValueError, match=r"must come from jaxgmm\.em.* but it is 'em'"):
         fit(algorithm="em")
 
 
@@ -361,7 +359,7 @@ AFTER = {
 
 @pytest.mark.parametrize("name", AFTER)
 def test_samples_after_the_fit(name: str):
-    for case in ("1-d", "no rows", "integer", "nan", "another width", "another dtype"):
+    for case in ("1-d", "no rows", "nan", "another width", "another dtype"):
         rows, message = SAMPLES[case]
         with pytest.raises(ValueError, match=message):
             AFTER[name](_state(), rows)

@@ -11,6 +11,7 @@ from jaxgmm._algorithms.squarem import Squarem, squarem
 from jaxgmm._estep.data import Data
 from jaxgmm._lane.state import State
 from jaxgmm._numerics.arrays import as_array
+from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.checks import check_positive_int, is_traced
 from jaxgmm._numerics.pytree import pytree
 
@@ -44,6 +45,7 @@ class Annealed(Wrapper):
         return (state.n_iter >= self.n_steps) & self.inner.steady(state)
 
 
+@usage("jaxgmm.annealed(jaxgmm.em(prior))")
 def annealed(algorithm: Algorithm, n_steps: int = 50, start: float = 0.7) -> Algorithm:
     """EM or CAVI with deterministic annealing (Ueda & Nakano 1998; Katahira et al. 2008).
 

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from jaxgmm._algorithms.monitor import Monitor, Rising, Tolerance, rounding
-from jaxgmm._estep.data import Data, Rows, as_rows, check_rows, prepare
+from jaxgmm._estep.data import Data, Rows, Samples, as_rows, check_rows, prepare
 from jaxgmm._estep.estep import estep_on
 from jaxgmm._estep.passes.common import Path
 from jaxgmm._estep.stats import Stats
@@ -25,6 +25,7 @@ from jaxgmm._model.checks import check_model
 from jaxgmm._model.prior import Prior, put_in_order
 from jaxgmm._model.views import View
 from jaxgmm._numerics.affine import Affine
+from jaxgmm._numerics.calls import described, usage
 from jaxgmm._numerics.pytree import all_finite, replace
 
 # A bound has gone down where it fell by more than so many units of rounding.
@@ -88,10 +89,11 @@ class Algorithm:
 
     # --- starts -------------------------------------------------------------------------------
 
+    @usage("algorithm.init(key, x)")
     def init(
         self,
         key: Array,
-        x: ArrayLike | Rows,
+        x: Samples,
         init: str | Callable[..., Array] | Mapping[str, Any] | State = "k-means++",
         *,
         sample_weight: ArrayLike | None = None,
@@ -296,10 +298,23 @@ class Wrapper(Algorithm):
         return self.inner.steady(state)
 
 
+def check_algorithm(algorithm: Any, call: str) -> None:
+    """Refuse what is no algorithm, and say how one is made."""
+    if isinstance(algorithm, Algorithm):
+        return
+    how = "jaxgmm.em(jaxgmm.default_prior(x, n_components=3))"
+    if isinstance(algorithm, Prior):
+        how = "jaxgmm.em(prior)"
+    raise ValueError(
+        "algorithm must come from jaxgmm.em, jaxgmm.cavi or jaxgmm.svi, such as "
+        f"{how}, but it is {described(algorithm)}; call {call}."
+    )
+
+
 def check_ascends(wrapper: str, algorithm: Any) -> None:
     """Refuse what is no algorithm that a wrapper can wrap."""
     if not isinstance(algorithm, Algorithm) or not algorithm.ascends:
         raise ValueError(
             f"{wrapper} wraps the algorithms of jaxgmm.em and jaxgmm.cavi, plain or wrapped, but "
-            f"it was given a {type(algorithm).__name__}."
+            f"it was given {described(algorithm)}; call jaxgmm.{wrapper}(jaxgmm.em(prior))."
         )

@@ -4,6 +4,7 @@ from jaxgmm._algorithms.base import Algorithm
 from jaxgmm._model.checks import check_prior, check_proper
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import Expectation
+from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.pytree import pytree
 
 
@@ -18,6 +19,7 @@ class CAVI(Algorithm):
     ascends = True  # type: ignore[assignment]
 
 
+@usage("jaxgmm.cavi(jaxgmm.default_prior(x, n_components=3))")
 def cavi(prior: Prior) -> CAVI:
     """Mean-field variational inference ``q(z) q(pi, mu, Lambda)`` by coordinate ascent.
 
@@ -40,6 +42,6 @@ def cavi(prior: Prior) -> CAVI:
         >>> result.best.posterior.components.mean.shape
         (3, 2)
     """
-    prior = check_prior(prior)
+    prior = check_prior(prior, "cavi")
     check_proper(prior, "CAVI")
     return CAVI(prior, Expectation())

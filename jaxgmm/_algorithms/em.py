@@ -8,6 +8,7 @@ from jaxgmm._model.checks import check_has_mode, check_prior
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import Mode
 from jaxgmm._numerics.arrays import as_array
+from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.checks import check_non_negative
 from jaxgmm._numerics.pytree import pytree
 
@@ -33,6 +34,7 @@ class EM(Algorithm):
         return self.reg_covar == 0
 
 
+@usage("jaxgmm.em(jaxgmm.default_prior(x, n_components=3))")
 def em(prior: Prior, reg_covar: float = 0.0) -> EM:
     """EM for the maximum-likelihood estimate under `flat_prior`, MAP under any other prior.
 
@@ -59,7 +61,7 @@ def em(prior: Prior, reg_covar: float = 0.0) -> EM:
         >>> int(state.n_iter)
         1
     """
-    prior = check_prior(prior)
+    prior = check_prior(prior, "em")
     check_non_negative("reg_covar", reg_covar)
     check_has_mode(prior, "EM")
     return EM(prior, Mode(as_array(reg_covar, prior.dtype)))

@@ -10,16 +10,17 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from jaxgmm._algorithms.base import Algorithm
-from jaxgmm._estep.data import Rows, check_rows
+from jaxgmm._algorithms.base import Algorithm, check_algorithm
+from jaxgmm._estep.data import Rows, Samples, check_rows
 from jaxgmm._estep.passes.whitened import whitened_lane
 from jaxgmm._estep.stats import Stats
 from jaxgmm._estep.structures import structure
-from jaxgmm._lane.state import State
+from jaxgmm._lane.state import Fitted, State, state_of
 from jaxgmm._lane.status import Status
 from jaxgmm._model.checks import check_model
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import View
+from jaxgmm._numerics.calls import described, usage
 from jaxgmm._numerics.checks import is_traced
 from jaxgmm._numerics.linalg import diagonal, matmul
 from jaxgmm._numerics.pytree import replace
@@ -29,10 +30,14 @@ _DIRECTIONS = 64
 _MAX_STEPS = 1000
 
 
+_CALL = "jaxgmm.fixed_point(algorithm, result, x)"
+
+
+@usage(_CALL)
 def fixed_point(
     algorithm: Algorithm,
-    state: State,
-    x: ArrayLike | Rows,
+    state: State | Fitted,
+    x: Samples,
     *,
     sample_weight: ArrayLike | None = None,
 ) -> State:
@@ -78,11 +83,12 @@ def fixed_point(
         >>> jax.jit(jax.grad(gap))(x).shape
         (50, 1)
     """
-    algorithm = algorithm.core
+    check_algorithm(algorithm, _CALL)
+    algorithm, state = algorithm.core, state_of(state, "fixed_point")
     if not algorithm.ascends:
         raise ValueError(
             "fixed_point differentiates what jaxgmm.em and jaxgmm.cavi converge to, but it was "
-            f"given a {type(algorithm).__name__}; pass cavi(prior) for a posterior that another "
+            f"given {described(algorithm)}; pass cavi(prior) for a posterior that another "
             "algorithm found."
         )
     rows = check_rows(x, sample_weight)
@@ -96,11 +102,6 @@ def _check_state(state: State, algorithm: Algorithm) -> None:
         raise ValueError(
             f"{algorithm.name} has the {algorithm.view.name} view, but the state is of the "
             f"{state.view.name} view; pass the algorithm that it was fitted with."
-        )
-    if jnp.ndim(state.status) != 0:
-        raise ValueError(
-            f"fixed_point takes one lane, but the state has {state.status.shape[0]}; pick one, as "
-            "jax.tree.map(lambda a: a[0], states), or use jax.vmap."
         )
     if not is_traced(state.status):
         status = Status(int(state.status))

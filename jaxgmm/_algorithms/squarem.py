@@ -13,6 +13,7 @@ from jaxgmm._estep.data import Data
 from jaxgmm._lane.state import State
 from jaxgmm._model.coordinates import coordinates_of, posterior_of, units_of
 from jaxgmm._model.prior import Prior
+from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.pytree import pytree, replace
 
 # Extrapolation begins where a plain step gains no more than this, in nats per sample: before, a
@@ -139,6 +140,7 @@ def _extrapolate(
     return length, point
 
 
+@usage("jaxgmm.squarem(jaxgmm.em(prior))")
 def squarem(algorithm: Algorithm) -> Squarem:
     """EM or CAVI with acceleration: many times fewer iterations where the components overlap.
 

@@ -1,6 +1,5 @@
 """Stochastic inference by gradients: any of the three views, any optax optimiser."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxgmm._algorithms.natural import NaturalGradient, NaturalSVI
+from jaxgmm._algorithms.optimizers import Factory, Optimizer
 from jaxgmm._algorithms.stochastic import Memory, Stochastic, averaging_weight
 from jaxgmm._estep.data import Data
 from jaxgmm._lane.state import State
@@ -17,6 +17,7 @@ from jaxgmm._model.checks import check_has_mode, check_prior, check_proper
 from jaxgmm._model.coordinates import coordinates_of, posterior_of
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import DIVERGENCES, Divergence, Expectation, Mode, Sample, View
+from jaxgmm._numerics.calls import described, usage
 from jaxgmm._numerics.checks import check_choice, check_positive_int
 from jaxgmm._numerics.pytree import pytree, replace, static
 
@@ -86,26 +87,7 @@ class SVI(Stochastic):
         return replace(state, posterior=q, objective=objective, memory=memory)
 
 
-class _Factory:
-    """An optimiser factory that compares by what it does, so that equal ones share programs."""
-
-    def __init__(self, factory: Callable[..., Any]):
-        self.factory = factory
-        if isinstance(factory, functools.partial):
-            self.identity = (factory.func, factory.args, tuple(sorted(factory.keywords.items())))
-        else:
-            self.identity = (factory, (), ())
-
-    def __call__(self, learning_rate: Array) -> Any:
-        return self.factory(learning_rate)
-
-    def __hash__(self) -> int:
-        return hash(self.identity)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Factory) and self.identity == other.identity
-
-
+@usage("jaxgmm.svi(jaxgmm.default_prior(x, n_components=3), optax.adam(0.01))")
 def svi(
     prior: Prior,
     optimizer: Any,
@@ -178,7 +160,7 @@ def svi(
         >>> result.states.objective.shape
         (4,)
     """
-    prior = check_prior(prior)
+    prior = check_prior(prior, "svi")
     check_positive_int("n_draws", n_draws)
     if batch_size is not None:
         check_positive_int("batch_size", batch_size)
@@ -187,6 +169,7 @@ def svi(
         "expectation": Expectation(),
         "mode": Mode(jnp.zeros((), prior.dtype)),
     }
+    optimizer = optimizer.given if isinstance(optimizer, Optimizer) else optimizer
     natural = isinstance(optimizer, NaturalGradient)
     view = view or ("expectation" if natural else "sample")
     check_choice("view", view, list(views)[1:] if natural else views)
@@ -209,16 +192,17 @@ def svi(
         if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
             raise ValueError(
                 "optimizer must be an optax transformation such as optax.adam(1e-2), or "
-                f"jaxgmm.natural_gradient(), but it is {optimizer!r}; to pass what makes one, "
-                "such as optax.adam, give learning_rate= too."
+                f"jaxgmm.natural_gradient(), but it is {described(optimizer)}; to pass what makes "
+                "one, such as optax.adam, give learning_rate= too."
             )
     elif not callable(optimizer):
         raise ValueError(
             "with learning_rate=, optimizer must make a transformation from a learning rate, such "
-            f"as optax.adam, but it is {optimizer!r}."
+            f"as optax.adam, but it is {described(optimizer)}."
         )
     elif callable(learning_rate):
         optimizer = optimizer(learning_rate)
     else:
-        rate, optimizer = jnp.asarray(learning_rate, prior.dtype), _Factory(optimizer)
-    return SVI(prior, views[view], rate, optimizer, batch_size, average)
+        rate = jnp.asarray(learning_rate, prior.dtype)
+    held = Optimizer(optimizer) if rate is None else Factory(optimizer)
+    return SVI(prior, views[view], rate, held, batch_size, average)

@@ -1,7 +1,7 @@
 """What is known of the samples, and how a pass takes it."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,8 @@ from jaxgmm._estep.structures import structure
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.blocks import scan_blocks
 from jaxgmm._numerics.checks import check_samples, check_weights
-from jaxgmm._numerics.pytree import pytree, static
+from jaxgmm._numerics.inputs import as_floats
+from jaxgmm._numerics.pytree import pytree, replace, static
 
 Carry = TypeVar("Carry")
 
@@ -61,8 +62,8 @@ class Rows:
         return jnp.sum(self.weight)
 
     def moments(self, kind: str = "full") -> tuple[Float[Array, " D"], Array]:
-        """Mean and covariance (in the structure's shape) of the values, without the weights."""
-        return jnp.mean(self.x, axis=0), data_covariance(self.x, kind)
+        """Mean and covariance (in the structure's shape) of the values."""
+        return weighted_mean(self.x, self.weight), data_covariance(self.x, kind, self.weight)
 
     def take(self, index: Array) -> "Rows":
         """The rows with the given indices."""
@@ -82,7 +83,18 @@ class Rows:
         return scan_blocks(body, carry, self.x, weight, block_size)
 
 
-def check_rows(x: ArrayLike | Rows, sample_weight: ArrayLike | None = None) -> Rows:
+@runtime_checkable
+class SupportsArray(Protocol):
+    """What NumPy makes an array of, such as a data frame."""
+
+    def __array__(self) -> Any: ...
+
+
+# All that samples may be.
+Samples = ArrayLike | Rows | Sequence[Any] | SupportsArray
+
+
+def check_rows(x: Samples, sample_weight: ArrayLike | None = None) -> Rows:
     """Rows of checked arrays, from an array and its weights or from rows.
 
     Raises:
@@ -143,42 +155,72 @@ def as_rows(x: Any, sample_weight: Any = None) -> Rows:
     return x if isinstance(x, Rows) else Rows(x, sample_weight)
 
 
-def data_covariance(x: Float[Array, "N D"], kind: str = "full") -> Array:
-    """Sample covariance (divisor N - 1), made positive definite where the data are flat.
+def floats_of(x: Any) -> Any:
+    """What a user passed, an array of any library or rows, as floats that are not rounded yet."""
+    return replace(x, x=as_floats(x.x)) if isinstance(x, Rows) else as_floats(x)
 
-    ``(D, D)`` for structures of matrices, else the variances ``(D,)``.
+
+def weighted_mean(x: Float[Array, "N D"], weight: Array | None) -> Float[Array, " D"]:
+    """Mean of the rows; those of weight 0 may be anything finite."""
+    if weight is None:
+        return jnp.mean(x, axis=0)
+    return jnp.sum(weight[:, None] * x, axis=0) / jnp.sum(weight)
+
+
+def data_covariance(
+    x: Float[Array, "N D"], kind: str = "full", weight: Array | None = None
+) -> Array:
+    """Sample covariance, made positive definite where the data are flat.
+
+    ``(D, D)`` for structures of matrices, else the variances ``(D,)``. Its divisor is N - 1. With
+    weights it is the larger one of ``sum w - 1``, so that rows of weight 2 count as two, and of
+    ``sum w - sum w^2 / sum w``, which does not depend on the scale of the weights.
     """
-    return _covariance(x) if structure(kind).separate == "full" else _variances(x)
+    full = structure(kind).separate == "full"
+    return (_covariance if full else _variances)(x, weight)
+
+
+def _centred(x: Float[Array, "N D"], weight: Array | None) -> tuple[Array, Array]:
+    """The rows about their mean times the roots of their weights, and the covariance's divisor."""
+    centred = jnp.where(_flat(x, weight), 0, x - weighted_mean(x, weight)[None])
+    if weight is None:
+        return centred, jnp.asarray(max(x.shape[0] - 1, 1), x.dtype)
+    total = jnp.sum(weight)
+    divisor = total - jnp.minimum(1, jnp.sum(weight**2) / total)
+    return jnp.sqrt(weight)[:, None] * centred, jnp.where(divisor > 0, divisor, total)
 
 
 @jax.jit
-def _covariance(x: Float[Array, "N D"]) -> Float[Array, "D D"]:
-    centred = x - jnp.mean(x, axis=0)
-    centred = jnp.where(_flat(x), 0, centred)
-    matrix = linalg.matmul(centred.T, centred) / max(x.shape[0] - 1, 1)
+def _covariance(x: Float[Array, "N D"], weight: Array | None) -> Float[Array, "D D"]:
+    centred, divisor = _centred(x, weight)
+    matrix = linalg.matmul(centred.T, centred) / divisor
     units = _units(linalg.diagonal(matrix))
     eps = jnp.finfo(x.dtype).eps
     sd = jnp.sqrt(units)
-    correlation = matrix / (sd[:, None] * sd)
+    correlation = matrix / (sd[:, None] * sd[None])
     eye = jnp.eye(x.shape[1], dtype=x.dtype)
     singular = jnp.any(jnp.isnan(linalg.cholesky(correlation - 64 * eps * eye)))
-    return matrix + jnp.where(singular, eps ** (1 / 3), 0) * units * eye
+    return matrix + jnp.where(singular, eps ** (1 / 3), 0) * jnp.diag(units)
 
 
 @jax.jit
-def _variances(x: Float[Array, "N D"]) -> Float[Array, " D"]:
-    centred = x - jnp.mean(x, axis=0)
-    centred = jnp.where(_flat(x), 0, centred)
-    variances = jnp.sum(centred**2, axis=0) / max(x.shape[0] - 1, 1)
+def _variances(x: Float[Array, "N D"], weight: Array | None) -> Float[Array, " D"]:
+    centred, divisor = _centred(x, weight)
+    variances = jnp.sum(centred**2, axis=0) / divisor
     flat = jnp.any(variances == 0)
     eps = jnp.finfo(x.dtype).eps
     return variances + jnp.where(flat, eps ** (1 / 3), 0) * _units(variances)
 
 
-def _flat(x: Float[Array, "N D"]) -> Bool[Array, " D"]:
+def _flat(x: Float[Array, "N D"], weight: Array | None) -> Bool[Array, "1 D"]:
     """Whether a feature is constant; its mean, of many samples, is rounded by more than it is."""
-    extent = jnp.max(x, axis=0) - jnp.min(x, axis=0)
-    return extent <= CONSTANT * jnp.finfo(x.dtype).eps * jnp.max(jnp.abs(x), axis=0)
+    high, low, size = x, x, jnp.abs(x)
+    if weight is not None:
+        used = (weight > 0)[:, None]
+        high, low = jnp.where(used, x, -jnp.inf), jnp.where(used, x, jnp.inf)
+        size = jnp.where(used, size, 0)
+    extent = jnp.max(high, axis=0) - jnp.min(low, axis=0)
+    return (extent <= CONSTANT * jnp.finfo(x.dtype).eps * jnp.max(size, axis=0))[None]
 
 
 def _units(variances: Float[Array, " D"]) -> Float[Array, " D"]:

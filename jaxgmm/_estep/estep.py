@@ -14,6 +14,7 @@ from jaxgmm._estep.passes.common import Path, Sums
 from jaxgmm._estep.passes.whitened import whitened_lane
 from jaxgmm._estep.potentials import Potentials, expected_log_joint
 from jaxgmm._estep.stats import Stats
+from jaxgmm._numerics.calls import described
 from jaxgmm._numerics.checks import check_choice
 from jaxgmm._numerics.devices import varying_as
 from jaxgmm._numerics.pytree import replace, take
@@ -99,6 +100,11 @@ def estep(
         100.0
     """
     check_choice("path", path, PASSES)
+    if not isinstance(potentials, Potentials):
+        raise ValueError(
+            f"estep takes potentials, such as state.potentials, but it was given "
+            f"{described(potentials)}; call jaxgmm.estep(x, state.potentials)."
+        )
     return _estep(as_rows(x, sample_weight), potentials, path, block_size)
 
 

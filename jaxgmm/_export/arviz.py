@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 from jax import Array
 
-from jaxgmm._lane.state import State, check_one_lane
+from jaxgmm._lane.state import Fitted, State, posterior_state
 from jaxgmm._mixture.draws import sample_posterior
+from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.checks import check_positive_int
 
 
-def to_arviz(key: Array, state: State, n_draws: int = 1000) -> Any:
+@usage("jaxgmm.to_arviz(key, result)")
+def to_arviz(key: Array, state: State | Fitted, n_draws: int = 1000) -> Any:
     """Draws of weights, means and covariances from the posterior, for ArviZ's tables and plots.
 
     The state is that of CAVI or SVI. The draws are independent and form one chain, so diagnostics
@@ -41,7 +43,7 @@ def to_arviz(key: Array, state: State, n_draws: int = 1000) -> Any:
         >>> data.posterior["means"].dims
         ('chain', 'draw', 'component', 'feature')
     """
-    check_one_lane(state, "to_arviz")
+    state = posterior_state(state, "to_arviz")
     check_positive_int("n_draws", n_draws)
     arviz = _import_arviz()
     draws = sample_posterior(key, state, n_draws)

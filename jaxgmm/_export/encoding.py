@@ -37,16 +37,12 @@ _NODES: dict[str, Any] = {
     for node in (
         *(EM, CAVI, SVI, NaturalSVI, NaturalGradient, Squarem, Annealed),
         *(State, Memory, Trace, Extrapolation, Mixture, Potentials, Stats, Prior, Rows),
-        *(Mode, Expectation, Sample),
+        *(Mode, Expectation, Sample, Result),
         *families.ALL,
     )
 }
 # Classes that are no pytrees, and all that their instances hold.
 _OBJECTS: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "Result": (
-        Result,
-        ("algorithm", "states", "history", "interrupted", "notes", "precision", "resolution"),
-    ),
     "Selection": (Selection, ("criterion", "interrupted", "states", "table")),
 }
 # Public states of optax: named tuples of arrays and of one another.

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxgmm._export.encoding import CannotLoadError, Reader, encode
 from jaxgmm._export.safetensors import pack, unpack, write_whole
+from jaxgmm._numerics.calls import described, usage
 
 # Of the structure in the header; another number for every change that this reader cannot read.
 _FORMAT = 2
@@ -22,6 +23,14 @@ def _version() -> str:
         return "?"
 
 
+def _check_path(path: Any, call: str) -> None:
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(
+            f"path must be a string or a pathlib.Path, but it is {described(path)}; call {call}."
+        )
+
+
+@usage('jaxgmm.save("fit.safetensors", result)')
 def save(path: str | os.PathLike[str], obj: Any) -> None:
     """Write a fit to one file, in the safetensors format with a JSON header; no pickle.
 
@@ -45,12 +54,14 @@ def save(path: str | os.PathLike[str], obj: Any) -> None:
         >>> jaxgmm.load(path).n_parameters
         17
     """
+    _check_path(path, 'jaxgmm.save("fit.safetensors", result)')
     arrays: dict[str, np.ndarray] = {}
     structure = json.dumps(encode(obj, "", arrays), separators=(",", ":"))
     metadata = {"format": str(_FORMAT), "jaxgmm": _version(), "structure": structure}
     write_whole(Path(path), pack(arrays, metadata))
 
 
+@usage('jaxgmm.load("fit.safetensors")')
 def load(path: str | os.PathLike[str], *, optimizer: Any = None) -> Any:
     """Read what `save` wrote, after a check of the whole file.
 
@@ -73,6 +84,7 @@ def load(path: str | os.PathLike[str], *, optimizer: Any = None) -> Any:
         >>> jaxgmm.load(path).name
         'EM'
     """
+    _check_path(path, 'jaxgmm.load("fit.safetensors")')
     try:
         arrays, metadata = unpack(Path(path).read_bytes())
     except ValueError as error:

@@ -10,9 +10,9 @@ from jax import Array
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from jaxgmm._algorithms.base import Algorithm
+from jaxgmm._algorithms.base import Algorithm, check_algorithm
 from jaxgmm._algorithms.monitor import rounding
-from jaxgmm._estep.data import Data, Rows, check_rows
+from jaxgmm._estep.data import Data, Rows, Samples, check_rows, floats_of
 from jaxgmm._fit.driver import Driver, Limits, resized
 from jaxgmm._fit.launch import start_lanes
 from jaxgmm._fit.mesh import check_mesh, spread_rows
@@ -22,12 +22,13 @@ from jaxgmm._fit.rescue import needs_rescue, rescue, start_afresh
 from jaxgmm._fit.result import Result, best_lane, data_notes, resolution_of
 from jaxgmm._fit.search import PATIENCE, moving, search
 from jaxgmm._fit.whitening import Whitening
-from jaxgmm._lane.state import State
+from jaxgmm._lane.state import Fitted, State, state_of
 from jaxgmm._lane.status import FAILED, Status
 from jaxgmm._model.checks import check_model
+from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.checks import check_non_negative, check_positive, check_positive_int
 from jaxgmm._numerics.devices import on_automatic_axes
-from jaxgmm._numerics.programs import Call, check_process
+from jaxgmm._numerics.programs import Call, check_process, check_untraced
 from jaxgmm._numerics.pytree import put_in, replace
 
 # Lanes at random starts, unless it is said how many.
@@ -37,14 +38,20 @@ _MOVES = 16
 # Up to this N K D an iteration takes no longer than its start, and the search is more patient.
 _SMALL = 1 << 16
 _PATIENT = 4
+# For those who trace.
+_INSTEAD = (
+    "call jaxgmm.run(algorithm, states, x) there, with states of "
+    "jax.vmap(algorithm.init, (0, None))(keys, x), and jaxgmm.fixed_point for derivatives"
+)
 # Lanes at one optimum, of those that a race leaves, that make it the best one as a rule.
 _AGREED = 3
 _AGREEMENT = 8
 
 
+@usage("jaxgmm.fit(key, x, algorithm)")
 def fit(
     key: Array,
-    x: ArrayLike | Rows,
+    x: Samples,
     algorithm: Algorithm,
     n_restarts: int | None = None,
     init: str | Callable[..., Array] | Mapping[str, Any] | State = "mixed",
@@ -86,12 +93,15 @@ def fit(
 
     Args:
         key: PRNG key, for the starts and for stochastic algorithms.
-        x: samples, ``(N, D)``, float32 or float64 (``jax.config.update("jax_enable_x64", True)``);
-            NumPy float64 becomes JAX's default float. Or `Rows`, which also hold the weights.
+        x: samples, ``(N, D)``, float32 or float64 (``jax.config.update("jax_enable_x64", True)``).
+            Integers, booleans, lists and data frames of numbers become floats. What is not of JAX
+            becomes JAX's default float if it is float64, after it has been centred and scaled. Or
+            `Rows`, which also hold the weights.
         algorithm: from `em`, `cavi` or `svi`; it carries the model.
         n_restarts: R; by default 16 lanes at random starts, and as many as there are given ones.
         init: the start: a name or a function (see `Algorithm.init`); a `State`, of one lane or of R
-            lanes, whose posterior is the start (`run` also continues its optimiser and counters);
+            lanes, or a `Result`, of which the best lane counts, whose posterior is the start
+            (`run` also continues its optimiser and counters);
             or a mapping with one given start, such as ``{"means": means}``, whose first axis is R
             if ``n_restarts > 1``. By default every other lane, the first one included, starts by
             k-means++, and the remaining lanes start at random points.
@@ -120,7 +130,8 @@ def fit(
         ValueError: before any tracing, for samples that are not 2-d floating-point and finite,
             fewer rows than components, a prior of another width or dtype, bad weights, unknown
             names, ``tol < 0``, ``max_iter < 1`` or ``n_restarts < 1``, a mesh with other axes, SVI
-            on a mesh with ``"data"``.
+            on a mesh with ``"data"``; and under `jax.jit`, `jax.vmap` or `jax.shard_map`.
+        TypeError: for an argument that it does not have, or for one that is missing.
         RuntimeError: in a process forked from one in which JAX has run.
 
     Example:
@@ -133,11 +144,9 @@ def fit(
         (8,)
     """
     check_process()
-    if not isinstance(algorithm, Algorithm):
-        raise ValueError(
-            "algorithm must come from jaxgmm.em, jaxgmm.cavi or jaxgmm.svi, but it is a "
-            f"{type(algorithm).__name__}."
-        )
+    check_untraced("fit", _INSTEAD, key, x, algorithm, sample_weight)
+    check_algorithm(algorithm, "jaxgmm.fit(key, x, algorithm)")
+    init = state_of(init, "init") if isinstance(init, Fitted) else init
     n_restarts = _n_lanes(init) if n_restarts is None else n_restarts
     check_positive_int("n_restarts", n_restarts)
     check_positive_int("max_iter", max_iter)
@@ -145,7 +154,7 @@ def fit(
     check_positive("effort", effort)
     if mesh is not None:
         mesh = check_mesh(mesh, algorithm)
-    x = _on_automatic_axes(x)
+    x = floats_of(_on_automatic_axes(x))
     rows = check_rows(x, sample_weight)
     check_model(algorithm.prior, rows.x)
     notes = data_notes(rows.x)
@@ -195,7 +204,7 @@ def fit(
         resolution=resolution_of(tol, total),
     )
     if doubt := result.doubt():
-        warnings.warn(doubt, RuntimeWarning, stacklevel=2)
+        warnings.warn(doubt, RuntimeWarning, stacklevel=3)
     return result
 
 

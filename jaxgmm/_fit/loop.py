@@ -12,6 +12,7 @@ from jaxgmm._estep.data import Data
 from jaxgmm._lane.degenerate import is_degenerate
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import Status
+from jaxgmm._numerics.devices import varying_as
 from jaxgmm._numerics.pytree import all_finite, replace, select, take
 
 
@@ -62,9 +63,10 @@ def advance_lanes(
             history = history.at[i].set(row, mode="drop")
         return i + 1, states, history
 
-    i, states, history = lax.while_loop(
-        proceed, iterate, (jnp.zeros((), jnp.int32), states, history)
-    )
+    carry = (jnp.zeros((), jnp.int32), states, history)
+    # inside of a user's own shard_map each device goes on until its own lanes have ended
+    given = (algorithm, states, data, tol, jnp.asarray(max_iter), jnp.asarray(n_steps))
+    i, states, history = lax.while_loop(proceed, iterate, varying_as(given, carry))
     row_per_weight = 1.0 if data.row_per_weight is None else data.row_per_weight
     degenerate = jax.vmap(is_degenerate, (0, None))(states, row_per_weight)
     return finish(states, max_iter, degenerate), history, i, degenerate

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxgmm._algorithms.base import Algorithm
-from jaxgmm._lane.state import State
+from jaxgmm._lane.state import Fitted, State
 from jaxgmm._lane.status import FAILED, Status
 from jaxgmm._numerics import linalg
+from jaxgmm._numerics.checks import is_traced
 from jaxgmm._numerics.devices import for_everyone, is_local
-from jaxgmm._numerics.pytree import pick
+from jaxgmm._numerics.pytree import pick, pytree, static
 
 # Distinct optima that a summary lists.
 _OPTIMA = 5
@@ -24,22 +24,28 @@ _RESOLUTION = 0.01
 _ITERATIONS_AWAY = 100
 
 
-def best_lane(status: np.ndarray, objective: np.ndarray) -> int:
+def best_lane(status: Any, objective: Any) -> Any:
     """The best of the lanes that neither failed nor were dropped; see `Result.best_index`."""
-    objective = objective.astype(np.float64)
-    out = np.isin(status, FAILED) | (status == Status.DROPPED)
-    usable = np.where(np.isfinite(objective), objective, -np.inf)
-    if not out.all():
-        usable = np.where(out, -np.inf, usable)
-        if not np.isfinite(usable).any():
-            return int(np.flatnonzero(~out)[0])
-    return int(np.argmax(usable))
+    xp = jnp if is_traced(status, objective) else np
+    status, objective = xp.asarray(status), xp.asarray(objective)
+    out = xp.isin(status, xp.asarray(FAILED, status.dtype)) | (status == int(Status.DROPPED))
+    out = out & ~xp.all(out)
+    usable = xp.where(xp.isfinite(objective) & ~out, objective, -xp.inf)
+    # without any objective the first that did not fail
+    index = xp.where(xp.any(xp.isfinite(usable)), xp.argmax(usable), xp.argmin(out))
+    return index if xp is jnp else int(index)
 
 
-class Result:
+@pytree
+class Result(Fitted):
     """All lanes of a fit, and the best lane.
 
+    It is a pytree. Two results are equal if they have the same bits, so ``load(path) == result``
+    after ``save(path, result)``; an algorithm with a finished optax optimiser, which no file holds,
+    equals another one with the same optimiser only.
+
     Attributes:
+        algorithm: of the fit.
         states: the states of all lanes; the first axis of every leaf is R.
         history: objective after each iteration, ``(T, R)``, NaN where a lane had ended; or None.
         interrupted: whether Ctrl-C ended the fit.
@@ -48,24 +54,13 @@ class Result:
         resolution: nats within which the objectives of two lanes count as one optimum.
     """
 
-    def __init__(
-        self,
-        algorithm: Algorithm,
-        states: State,
-        history: np.ndarray | None,
-        interrupted: bool,
-        notes: tuple[str, ...],
-        *,
-        precision: float = 0.0,
-        resolution: float = _RESOLUTION,
-    ):
-        self.algorithm = algorithm
-        self.states = states
-        self.history = history
-        self.interrupted = interrupted
-        self.notes = notes
-        self.precision = precision
-        self.resolution = resolution
+    algorithm: Any
+    states: State
+    history: Any
+    interrupted: bool = static()
+    notes: tuple[str, ...] = static()
+    precision: Any = 0.0
+    resolution: Any = _RESOLUTION
 
     @property
     def failed(self) -> np.ndarray:
@@ -73,14 +68,14 @@ class Result:
         return np.isin(np.asarray(self.states.status), FAILED)
 
     @property
-    def best_index(self) -> int:
+    def best_index(self) -> Any:
         """The lane with the highest objective among those that did not fail.
 
         A lane that failed (see also `is_degenerate`) or was dropped is never the best, however high
         its objective is. If all lanes failed, it is the lane with the highest finite
         objective.
         """
-        return best_lane(np.asarray(self.states.status), np.asarray(self.states.objective))
+        return best_lane(self.states.status, self.states.objective)
 
     @property
     def best(self) -> State:
@@ -94,7 +89,7 @@ class Result:
         at most ``tolerance`` nats, by default ``resolution``, or are linked by objectives of other
         lanes at such distances.
         """
-        tolerance = self.resolution if tolerance is None else tolerance
+        tolerance = float(self.resolution) if tolerance is None else tolerance
         status = np.asarray(self.states.status)
         found = np.asarray(self.states.objective, np.float64)[status == Status.CONVERGED]
         found = np.sort(found)[::-1]
@@ -112,7 +107,7 @@ class Result:
         objective = np.asarray(self.states.objective, np.float64)
         best = self.best_index
         refused = np.isin(status, (Status.NONFINITE, Status.DECREASED)) & np.isfinite(objective)
-        above = refused & (objective > objective[best] + self.precision) & ~self.failed[best]
+        above = refused & (objective > objective[best] + float(self.precision)) & ~self.failed[best]
         if not above.any():
             return None
         lane = int(np.argmax(np.where(above, objective, -np.inf)))

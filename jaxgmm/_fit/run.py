@@ -1,18 +1,24 @@
 """The loop over lanes as a pure function, for use inside larger programs."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh
 from jaxtyping import Float
 
-from jaxgmm._algorithms.base import Algorithm
+from jaxgmm._algorithms.base import Algorithm, check_algorithm
 from jaxgmm._estep.data import Rows, as_rows, prepare
 from jaxgmm._fit.loop import advance_lanes
 from jaxgmm._fit.mesh import advance_on, check_mesh, spread_rows
 from jaxgmm._lane.state import State
+from jaxgmm._numerics.calls import described, usage
 from jaxgmm._numerics.checks import check_non_negative, check_positive
 
+_CALL = "jaxgmm.run(algorithm, states, x)"
 
+
+@usage(_CALL)
 def run(
     algorithm: Algorithm,
     states: State,
@@ -56,8 +62,10 @@ def run(
         >>> history.shape
         (50, 4)
     """
+    check_algorithm(algorithm, _CALL)
     check_non_negative("tol", tol)
     check_positive("max_iter", max_iter)
+    _check_lanes(states)
     data = prepare(as_rows(x, sample_weight))
     if mesh is None:
         states, history, *_ = advance_lanes(
@@ -69,3 +77,17 @@ def run(
     advance = advance_on(mesh, history_length)
     states, history, *_ = advance(algorithm, states, spread_rows(data, mesh), *limits, limits[0])
     return states, history
+
+
+def _check_lanes(states: Any) -> None:
+    how = "jax.vmap(algorithm.init, (0, None))(keys, x) gives, or result.states"
+    if not isinstance(states, State):
+        raise ValueError(
+            f"run takes the states of R lanes, as {how}, but it was given {described(states)}; "
+            f"call {_CALL}."
+        )
+    if states.status.ndim != 1:
+        raise ValueError(
+            f"run takes the states of R lanes, as {how}, but the first axis of these is not that "
+            "of lanes; for one lane pass jax.tree.map(lambda a: a[None], state)."
+        )

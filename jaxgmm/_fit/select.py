@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from jaxgmm._algorithms.base import Algorithm
 from jaxgmm._algorithms.cavi import cavi
 from jaxgmm._algorithms.em import em
-from jaxgmm._estep.data import Rows, check_rows
+from jaxgmm._estep.data import Rows, Samples, check_rows, floats_of
 from jaxgmm._fit.driver import Limits
 from jaxgmm._fit.selection import CRITERIA, Selection
 from jaxgmm._fit.sweep import Options, Outcome, Sweep
@@ -25,13 +25,15 @@ from jaxgmm._model.checks import check_model
 from jaxgmm._model.defaults import default_prior, flat_prior
 from jaxgmm._model.families import FAMILIES
 from jaxgmm._model.padding import unpad
+from jaxgmm._numerics.calls import described, usage
 from jaxgmm._numerics.checks import check_choice, check_non_negative, check_positive_int
-from jaxgmm._numerics.programs import check_process
+from jaxgmm._numerics.programs import check_process, check_untraced
 
 
+@usage("jaxgmm.select(key, x, range(1, 11))")
 def select(
     key: Array,
-    x: ArrayLike | Rows,
+    x: Samples,
     n_components: Iterable[int] = range(1, 11),
     covariance: str | Sequence[str] = tuple(FAMILIES),
     criterion: str = "bic",
@@ -92,9 +94,16 @@ def select(
         (1, 'spherical')
     """
     check_process()
+    check_untraced("select", "choose a model outside of it", key, x, sample_weight)
+    sizes = _sizes(n_components)
+    names = _names(covariance)
+    if algorithm in (em, cavi) or not (algorithm is None or callable(algorithm)):
+        raise ValueError(
+            "algorithm must be a function of K and the name of a covariance, such as lambda k, c: "
+            f"jaxgmm.cavi(jaxgmm.default_prior(x, k, c)), but it is {described(algorithm)}."
+        )
+    x = floats_of(x)
     rows = check_rows(x, sample_weight)
-    sizes = sorted({check_positive_int("n_components", k) for k in n_components})
-    names = [covariance] if isinstance(covariance, str) else list(covariance)
     check_choice("criterion", criterion, CRITERIA)
     check_positive_int("n_restarts", n_restarts)
     check_positive_int("max_iter", max_iter)
@@ -104,7 +113,7 @@ def select(
     if algorithm is None:
         for name in names:
             check_choice("covariance", name, FAMILIES)
-        algorithm = _default_algorithm(rows.x, sizes[-1], criterion)
+        algorithm = _default_algorithm(x, rows, sizes[-1], criterion)
     sweeps = {name: [algorithm(k, name) for k in sizes] for name in names}
     for name, algorithms in sweeps.items():
         _check_sweep(name, algorithms, sizes, rows.x, criterion)
@@ -118,13 +127,39 @@ def select(
     return _run_sweeps(key, x, rows, sweeps, sizes, folds, criterion, options, progress)
 
 
-def _default_algorithm(x: Array, largest: int, criterion: str) -> Callable[[int, str], Algorithm]:
-    d, dtype = x.shape[1], x.dtype
+def _sizes(n_components: Any) -> list[int]:
+    """The K to try, in order."""
+    if not isinstance(n_components, Iterable) or isinstance(n_components, str | Algorithm):
+        hint = f"range(1, {n_components + 1})" if isinstance(n_components, int) else "range(1, 11)"
+        raise ValueError(
+            f"n_components must be the numbers to try, such as {hint}, but it is "
+            f"{described(n_components)}; call jaxgmm.select(key, x, {hint})."
+        )
+    return sorted({check_positive_int("n_components", k) for k in n_components})
+
+
+def _names(covariance: Any) -> list[str]:
+    """The covariances to try."""
+    if isinstance(covariance, str):
+        return [covariance]
+    if not isinstance(covariance, Sequence):
+        raise ValueError(
+            'covariance must be a name or several, such as ("full", "diag"), but it is '
+            f"{described(covariance)}."
+        )
+    return list(covariance)
+
+
+def _default_algorithm(
+    x: Any, rows: Rows, largest: int, criterion: str
+) -> Callable[[int, str], Algorithm]:
+    d, dtype = rows.n_features, rows.x.dtype
+    weighted = x if isinstance(x, Rows) else Rows(x, rows.weight)
 
     @functools.cache
     def widest(covariance: str) -> Algorithm:
         if criterion == "elbo":
-            return cavi(default_prior(x, largest, covariance))
+            return cavi(default_prior(weighted, largest, covariance))
         return em(flat_prior(largest, d, covariance, dtype))
 
     def make(k: int, covariance: str) -> Algorithm:
@@ -143,7 +178,7 @@ def _check_sweep(
         if not isinstance(algorithm, Algorithm) or not algorithm.ascends:
             raise ValueError(
                 f"algorithm({k}, {name!r}) must come from jaxgmm.em or jaxgmm.cavi, plain or "
-                f"wrapped, but it is a {type(algorithm).__name__}."
+                f"wrapped, but it is {described(algorithm)}."
             )
         if algorithm.prior.n_components != k:
             raise ValueError(
@@ -236,7 +271,7 @@ def _run_sweeps(
         bar.close()
     selection = Selection(criterion, found, interrupted)
     if doubt := selection.doubt():
-        warnings.warn(doubt, RuntimeWarning, stacklevel=3)
+        warnings.warn(doubt, RuntimeWarning, stacklevel=4)
     return selection
 
 

@@ -4,14 +4,15 @@ from typing import Any
 
 import numpy as np
 
-from jaxgmm._lane.state import State
+from jaxgmm._lane.state import Fitted, State
 from jaxgmm._lane.status import Status
+from jaxgmm._numerics.pytree import same_bits
 
 # Of each criterion: what it adds to a loss, so that the smallest is the best.
 CRITERIA = {"bic": 1, "aic": 1, "icl": 1, "elbo": -1, "cv": -1}
 
 
-class Selection:
+class Selection(Fitted):
     """The fits of every K under every covariance, and the best fit by a criterion.
 
     Attributes:
@@ -114,3 +115,19 @@ class Selection:
 
     def __repr__(self) -> str:
         return f"<jaxgmm.Selection: {self.summary()}>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Selection):
+            return NotImplemented
+        own, theirs = ((a.criterion, a.interrupted) for a in (self, other))
+        named = np.array_equal(self.table["covariance"], other.table["covariance"])
+        return own == theirs and named and same_bits(_numbers(self), _numbers(other))
+
+    def __hash__(self) -> int:
+        return hash((self.criterion, self.interrupted, len(self.states)))
+
+
+def _numbers(selection: Selection) -> Any:
+    """All that a selection holds but strings."""
+    columns = {name: a for name, a in selection.table.items() if name != "covariance"}
+    return selection.states, columns

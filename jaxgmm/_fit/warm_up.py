@@ -7,11 +7,15 @@ import jax
 import numpy as np
 from jax import Array
 
-from jaxgmm._algorithms.base import Algorithm
+from jaxgmm._algorithms.base import Algorithm, check_algorithm
 from jaxgmm._fit.fit import fit
+from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.checks import check_positive_int
 
+_CALL = "jaxgmm.compile_for(algorithm, n_samples)"
 
+
+@usage(_CALL)
 def compile_for(
     algorithm: Algorithm,
     n_samples: int,
@@ -40,7 +44,8 @@ def compile_for(
         >>> import jaxgmm
         >>> jaxgmm.compile_for(jaxgmm.em(jaxgmm.flat_prior(2, 3)), n_samples=100)
     """
-    check_positive_int("n_samples", n_samples)
+    check_algorithm(algorithm, _CALL)
+    check_positive_int("n_samples", n_samples, _CALL)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(n_samples, algorithm.prior.n_features)).astype(algorithm.prior.dtype)
     # all is near its end after one iteration

@@ -14,17 +14,19 @@ from jaxgmm._estep.data import Data
 from jaxgmm._estep.estep import estep_on
 from jaxgmm._lane.seeds import unit_of
 from jaxgmm._lane.starts import STARTS, Start, random_posterior
-from jaxgmm._lane.state import State
+from jaxgmm._lane.state import Fitted, State, state_of
 from jaxgmm._model.estimate import given_estimate
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import View
+from jaxgmm._numerics.calls import described
 from jaxgmm._numerics.checks import (
+    check_choice,
     check_covariance,
     check_leaves_finite,
     check_simplex,
     is_traced,
-    unmasked,
 )
+from jaxgmm._numerics.inputs import unmasked
 from jaxgmm._numerics.pytree import replace
 
 GIVEN = ("responsibilities", "labels", "means", "parameters", "posterior", "state")
@@ -70,24 +72,20 @@ def initial_posterior(key: Array, data: Data, prior: Prior, start: Checked, view
 
 def check_start(start: Any, prior: Prior, n_samples: int) -> Checked:
     """A random start, or a mapping with one of the given starts, checked and as arrays."""
+    start = state_of(start, "init") if isinstance(start, Fitted) else start
     if isinstance(start, State):
         start = {"state": start}
     if callable(start):
         return start  # type: ignore[return-value]
     if isinstance(start, str):
-        if start not in STARTS:
-            names = ", ".join(repr(n) for n in STARTS)
-            given = ", ".join(repr(n) for n in GIVEN)
-            raise ValueError(
-                f"init={start!r} is not known; expected one of {names}, a State, a function "
-                f"(key, rows, n_components) -> (K, D) points, or a mapping with one of {given}."
-            )
+        check_choice("init", start, STARTS, '; or a given start, such as {"means": means}')
         return start
     if not isinstance(start, Mapping) or len(start) != 1 or next(iter(start)) not in GIVEN:
+        came = f"a mapping with {list(start)}" if isinstance(start, Mapping) else described(start)
+        names, given = (", ".join(map(repr, known)) for known in (STARTS, GIVEN))
         raise ValueError(
-            f"init must be one of {', '.join(repr(n) for n in STARTS)}, a State, a function (key, "
-            "rows, n_components) -> (K, D) points, or a mapping with exactly one of "
-            f"{', '.join(repr(n) for n in GIVEN)}; but it is {start!r}."
+            f"init must be one of {names}, a State, or a mapping with exactly one of {given}, such "
+            f'as {{"means": means}}; but it is {came}.'
         )
     ((name, value),) = start.items()
     value = jax.tree.map(functools.partial(unmasked, name), value)
@@ -96,7 +94,7 @@ def check_start(start: Any, prior: Prior, n_samples: int) -> Checked:
 
 def _check_state(value: Any, prior: Prior, n_samples: int) -> State:
     if not isinstance(value, State):
-        raise ValueError(f"state must be a jaxgmm State, but it is a {type(value).__name__}.")
+        raise ValueError(f"state must be a jaxgmm State, but it is {described(value)}.")
     _check_posterior(value.posterior, prior, n_samples)
     return value
 

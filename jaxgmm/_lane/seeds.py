@@ -10,6 +10,7 @@ from jaxtyping import Float
 from jaxgmm._estep.assigned import nearest_stats
 from jaxgmm._estep.data import Rows
 from jaxgmm._numerics.blocks import map_blocks
+from jaxgmm._numerics.devices import varying_as
 
 # A start looks at this many random rows where there are more, or at more for each parameter of a
 # mean and its covariance's diagonal: a pass over all of them costs as much as thirty iterations.
@@ -65,7 +66,8 @@ def seeds(
 
     first = jax.random.categorical(first_key, log_weight)
     index = jnp.full((n_components,), first)
-    index, _ = lax.fori_loop(1, n_components, choose, (index, gap(first)))
+    carry = varying_as((key, few, scaled), (index, gap(first)))
+    index, _ = lax.fori_loop(1, n_components, choose, carry)
     return x[index]
 
 
@@ -106,7 +108,8 @@ def parallel_seeds(key: Array, rows: Rows, n_components: int) -> Float[Array, "K
         rows = lax.top_k(log_weight + log_mass + noise, number)[1]
         return jnp.minimum(distance, distance_to(x[rows])), x[rows]
 
-    _, drawn = lax.scan(draw, distance_to(first), jnp.arange(_ROUNDS))
+    distance = varying_as((key, rows), distance_to(first))
+    _, drawn = lax.scan(draw, distance, jnp.arange(_ROUNDS))
     candidates = jnp.concatenate([first, drawn.reshape(-1, x.shape[1])])
     # the spherical structure: only the counts are looked at
     stats = nearest_stats(x, candidates, unit, sample_weight=weight, structure="spherical")
@@ -127,7 +130,7 @@ def lloyd(key: Array, rows: Rows, points: Float[Array, "K D"]) -> Float[Array, "
         stats = nearest_stats(few.x, points, unit, sample_weight=few.weight, structure="spherical")
         return jnp.where(stats.count[:, None] > 0, stats.mean, points)
 
-    return lax.fori_loop(0, _LLOYD_ITERATIONS, iterate, points)
+    return lax.fori_loop(0, _LLOYD_ITERATIONS, iterate, varying_as(few, points))
 
 
 def n_start_rows(n_samples: int, dimension: int, n_components: int) -> int:

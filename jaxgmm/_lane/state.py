@@ -1,6 +1,6 @@
 """The state that every algorithm keeps."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jaxgmm._estep.potentials import Potentials
 from jaxgmm._lane.status import Status
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import View
+from jaxgmm._numerics.calls import described
 from jaxgmm._numerics.pytree import pytree
 
 
@@ -66,13 +67,65 @@ def initial_state(
     return jax.tree.map(jnp.copy, state)
 
 
-def check_posterior(state: Any, what: str) -> None:
-    """Refuse the state of a point estimate where a posterior is asked for."""
+# What a user of scikit-learn looks for, by its name there.
+_ELSEWHERE = {
+    "aic": "jaxgmm.aic(result, x)",
+    "bic": "jaxgmm.bic(result, x)",
+    "converged_": "result.best.status",
+    "covariances_": "jaxgmm.mixture(result).covariances",
+    "fit_predict": "jaxgmm.predict(result, x)",
+    "lower_bound_": "result.best.objective",
+    "means_": "jaxgmm.mixture(result).means",
+    "n_iter_": "result.best.n_iter",
+    "predict": "jaxgmm.predict(result, x)",
+    "predict_proba": "jaxgmm.responsibilities(result, x)",
+    "sample": "jaxgmm.sample(key, result, n)",
+    "score_samples": "jaxgmm.log_prob(result, x)",
+    "weights_": "jaxgmm.mixture(result).weights",
+}
+
+
+class Fitted:
+    """Base of what holds many fits, of which one is the best: `Result` and `Selection`."""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            hint = _ELSEWHERE.get(name, _ELSEWHERE.get(f"{name}_"))
+            more = f"; use {hint}" if hint else ""
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{more}")
+
+    @property
+    def best(self) -> State:
+        """The state of the best one."""
+        raise NotImplementedError
+
+
+def state_of(fit: Any, what: str) -> State:
+    """The state of one lane: itself, or the best one of a `Result` or a `Selection`.
+
+    Raises:
+        ValueError: for the states of several lanes, and for anything else.
+    """
+    state = fit.best if isinstance(fit, Fitted) else fit
+    if not isinstance(state, State):
+        raise ValueError(
+            f"{what} takes a fit, the result of jaxgmm.fit(key, x, algorithm) or its state "
+            f"result.best, but it was given {described(fit)}."
+        )
+    check_one_lane(state, what)
+    return state
+
+
+def posterior_state(fit: Any, what: str) -> State:
+    """`state_of`, but refuse the state of a point estimate, where a posterior is asked for."""
+    state = state_of(fit, what)
     if state.view.point:
         raise ValueError(
             f"{what} needs a posterior, but this state is a point estimate; fit it with "
             "jaxgmm.cavi or jaxgmm.svi."
         )
+    return state
 
 
 def check_one_lane(state: Any, what: str) -> None:

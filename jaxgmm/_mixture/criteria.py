@@ -6,21 +6,51 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from jaxgmm._estep.data import Rows
+from jaxgmm._estep.data import Rows, Samples
 from jaxgmm._estep.log_evidence import log_evidence
 from jaxgmm._estep.potentials import Potentials, relative_logits
 from jaxgmm._lane.state import State
-from jaxgmm._mixture.mixture import check_fitted_rows, estimate, is_predictive, view
+from jaxgmm._mixture.mixture import (
+    Mixture,
+    Model,
+    check_fitted_rows,
+    estimate,
+    is_predictive,
+    view,
+)
 from jaxgmm._numerics.blocks import map_blocks
+from jaxgmm._numerics.calls import usage
+from jaxgmm._numerics.checks import check_positive_int
 
 
+@usage("jaxgmm.bic(result, x)")
 def bic(
-    state: State, x: ArrayLike | Rows, *, sample_weight: ArrayLike | None = None
+    state: Model,
+    x: Samples,
+    *,
+    sample_weight: ArrayLike | None = None,
+    n_parameters: int | None = None,
 ) -> Float[Array, ""]:
     """Bayesian information criterion ``-2 loglik + df log N`` (Schwarz 1978); smaller is better.
 
-    The likelihood is that of `mixture`, so the criterion is most meaningful after EM. N is the
-    number of samples, or the sum of their weights, non-negative, ``(N,)``.
+    The likelihood is that of `mixture`, so the criterion is most meaningful after EM.
+
+    With weights N is their sum: a sample of weight 2 counts as two samples (*frequency weights*).
+    The scale of other weights, such as those of importance sampling, means nothing, but N and the
+    likelihood depend on it. Give them the scale at which their sum is the effective number of
+    samples, ``(sum w)^2 / sum w^2`` (Kish 1965): ``w * w.sum() / (w**2).sum()``.
+
+    Args:
+        state: a fit: the state of one lane, or a `Result`, whose best state counts. Or a `Mixture`,
+            with ``n_parameters``.
+        x: samples, ``(N, D)``, or `Rows`.
+        sample_weight: non-negative, ``(N,)``.
+        n_parameters: df, the number of free parameters. By default it is that of the state's model.
+            A `Mixture` does not say what it was fitted with: full covariances have ``K - 1 + K D +
+            K D (D + 1) / 2`` parameters.
+
+    Raises:
+        ValueError: for bad samples or weights, a `Mixture` without ``n_parameters``.
 
     Example:
         >>> import jax, jaxgmm
@@ -29,17 +59,22 @@ def bic(
         >>> bool(jaxgmm.bic(state, x) > jaxgmm.aic(state, x))
         True
     """
-    rows = check_fitted_rows(state, x, sample_weight)
-    penalty = state.posterior.n_parameters * jnp.log(rows.total)
-    return -2 * _log_likelihood(state, rows) + penalty
+    model, rows = check_fitted_rows(state, x, sample_weight, "bic")
+    penalty = _df(model, n_parameters, "bic") * jnp.log(rows.total)
+    return -2 * _log_likelihood(model, rows) + penalty
 
 
+@usage("jaxgmm.aic(result, x)")
 def aic(
-    state: State, x: ArrayLike | Rows, *, sample_weight: ArrayLike | None = None
+    state: Model,
+    x: Samples,
+    *,
+    sample_weight: ArrayLike | None = None,
+    n_parameters: int | None = None,
 ) -> Float[Array, ""]:
     """Akaike's information criterion ``-2 loglik + 2 df`` (Akaike 1974); smaller is better.
 
-    Samples and weights are as in `bic`.
+    All arguments are as in `bic`. The likelihood, too, depends on the scale of the weights.
 
     Example:
         >>> import jax, jaxgmm
@@ -48,17 +83,22 @@ def aic(
         >>> bool(jaxgmm.aic(state, x) < jaxgmm.bic(state, x))
         True
     """
-    rows = check_fitted_rows(state, x, sample_weight)
-    return -2 * _log_likelihood(state, rows) + 2 * state.posterior.n_parameters
+    model, rows = check_fitted_rows(state, x, sample_weight, "aic")
+    return -2 * _log_likelihood(model, rows) + 2 * _df(model, n_parameters, "aic")
 
 
+@usage("jaxgmm.icl(result, x)")
 def icl(
-    state: State, x: ArrayLike | Rows, *, sample_weight: ArrayLike | None = None
+    state: Model,
+    x: Samples,
+    *,
+    sample_weight: ArrayLike | None = None,
+    n_parameters: int | None = None,
 ) -> Float[Array, ""]:
-    """Integrated completed likelihood ``bic - 2 sum_n log max_k r[n, k]``; smaller is better.
+    """Integrated completed likelihood ``bic - 2 sum_n w_n log max_k r[n, k]``; smaller is better.
 
-    Biernacki, Celeux & Govaert 2000, with the most probable assignment, as in mclust. Samples and
-    weights are as in `bic`.
+    Biernacki, Celeux & Govaert 2000, with the most probable assignment, as in mclust. All arguments
+    are as in `bic`.
 
     Example:
         >>> import jax, jaxgmm
@@ -67,17 +107,33 @@ def icl(
         >>> bool(jaxgmm.icl(state, x) == jaxgmm.bic(state, x))  # one component: no doubt
         True
     """
-    rows = check_fitted_rows(state, x, sample_weight)
-    return bic(state, rows) - 2 * _log_assignment(state, rows)
+    model, rows = check_fitted_rows(state, x, sample_weight, "icl")
+    df = _df(model, n_parameters, "icl")
+    return bic(model, rows, n_parameters=df) - 2 * _log_assignment(model, rows)
+
+
+def _df(model: State | Mixture, n_parameters: int | None, what: str) -> int:
+    """The number of free parameters."""
+    if n_parameters is not None:
+        return check_positive_int("n_parameters", n_parameters)
+    if isinstance(model, State):
+        return model.posterior.n_parameters
+    k, d = model.means.shape
+    full = k - 1 + k * d + k * d * (d + 1) // 2
+    raise ValueError(
+        f"{what} of a Mixture needs the number of its parameters, jaxgmm.{what}(mixture, x, "
+        f"n_parameters={full}) if they are those of full covariances; a fit knows it, "
+        f"jaxgmm.{what}(result, x)."
+    )
 
 
 @jax.jit
-def _log_likelihood(state: State, rows: Rows) -> Array:
+def _log_likelihood(state: State | Mixture, rows: Rows) -> Array:
     return log_evidence(rows, plug_in(state))
 
 
 @jax.jit
-def _log_assignment(state: State, rows: Rows) -> Array:
+def _log_assignment(state: State | Mixture, rows: Rows) -> Array:
     return log_assignment(plug_in(state), rows.x, rows.weight)
 
 
@@ -91,6 +147,6 @@ def log_assignment(potentials: Potentials, x: Array, weight: Array | None) -> Ar
     return jnp.sum(values if weight is None else weight * values)
 
 
-def plug_in(state: State) -> Potentials:
+def plug_in(state: State | Mixture) -> Potentials:
     """The potentials of the density of `mixture`, whatever the state's view."""
     return estimate(state).potentials() if is_predictive(state) else view(state)

@@ -3,18 +3,19 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
-from jaxgmm._estep.data import Rows
+from jaxgmm._estep.data import Samples
 from jaxgmm._estep.log_evidence import row_log_evidence
 from jaxgmm._estep.potentials import Potentials, relative_logits
 from jaxgmm._lane.state import State
-from jaxgmm._mixture.mixture import Mixture, check_fitted_samples, is_predictive, view
+from jaxgmm._mixture.mixture import Mixture, Model, check_fitted_samples, is_predictive, view
 from jaxgmm._numerics.blocks import map_blocks
+from jaxgmm._numerics.calls import usage
 
 
-def log_prob(state: State | Mixture, x: ArrayLike | Rows) -> Float[Array, " N"]:
+@usage("jaxgmm.log_prob(result, x)")
+def log_prob(state: Model, x: Samples) -> Float[Array, " N"]:
     """Log density of each sample, in nats: ``(N,)``.
 
     After EM it is the density of `mixture`. After CAVI and SVI it is the posterior predictive, in
@@ -31,7 +32,7 @@ def log_prob(state: State | Mixture, x: ArrayLike | Rows) -> Float[Array, " N"]:
         >>> jaxgmm.log_prob(state, x[:5]).shape
         (5,)
     """
-    return _log_prob(state, check_fitted_samples(state, x))
+    return _log_prob(*check_fitted_samples(state, x, "log_prob"))
 
 
 def log_density(state: State | Mixture, x: Array) -> Array:
@@ -51,7 +52,8 @@ def log_density(state: State | Mixture, x: Array) -> Array:
 _log_prob = jax.jit(log_density)
 
 
-def responsibilities(state: State | Mixture, x: ArrayLike | Rows) -> Float[Array, "N K"]:
+@usage("jaxgmm.responsibilities(result, x)")
+def responsibilities(state: Model, x: Samples) -> Float[Array, "N K"]:
     """Probability of each component for each sample, ``(N, K)``; rows sum to 1.
 
     They are computed in the state's own view: by Bayes' rule at the estimate after EM, and as q(z)
@@ -64,7 +66,7 @@ def responsibilities(state: State | Mixture, x: ArrayLike | Rows) -> Float[Array
         >>> print(jaxgmm.responsibilities(pair, jnp.array([[2.0]])))
         [[0.5 0.5]]
     """
-    return _responsibilities(state, check_fitted_samples(state, x))
+    return _responsibilities(*check_fitted_samples(state, x, "responsibilities"))
 
 
 @jax.jit
@@ -81,7 +83,8 @@ def responsibilities_at(potentials: Potentials, x: Array) -> Array:
     return map_blocks(rows, x, 3 * potentials.mean.size)
 
 
-def predict(state: State | Mixture, x: ArrayLike | Rows) -> Int[Array, " N"]:
+@usage("jaxgmm.predict(result, x)")
+def predict(state: Model, x: Samples) -> Int[Array, " N"]:
     """The most probable component of each sample: ``(N,)``, from 0 to K - 1.
 
     Example:
@@ -91,7 +94,7 @@ def predict(state: State | Mixture, x: ArrayLike | Rows) -> Int[Array, " N"]:
         >>> print(jaxgmm.predict(pair, jnp.array([[-1.0], [5.0]])))
         [0 1]
     """
-    return _predict(state, check_fitted_samples(state, x))
+    return _predict(*check_fitted_samples(state, x, "predict"))
 
 
 @jax.jit

@@ -9,16 +9,16 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jaxgmm._estep.structures import structure
-from jaxgmm._lane.state import State, check_posterior
-from jaxgmm._mixture.mixture import Mixture, check_fitted, estimate, is_predictive
+from jaxgmm._lane.state import Fitted, State, posterior_state
+from jaxgmm._mixture.mixture import Mixture, Model, check_fitted, estimate, is_predictive
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import draw
+from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.checks import check_positive_int, is_traced
 
 
-def sample(
-    key: Array, state: State | Mixture, n: int
-) -> tuple[Float[Array, "n D"], Int[Array, " n"]]:
+@usage("jaxgmm.sample(key, result, n)")
+def sample(key: Array, state: Model, n: int) -> tuple[Float[Array, "n D"], Int[Array, " n"]]:
     """Draw ``n`` samples and their components from the density that `log_prob` gives.
 
     Example:
@@ -29,8 +29,9 @@ def sample(
         >>> draws.shape, components.shape
         ((10, 2), (10,))
     """
+    model = check_fitted(state, "sample")
     check_positive_int("n", n)
-    return _sample(key, check_fitted(state), n)
+    return _sample(key, model, n)
 
 
 def draw_samples(key: Array, state: State | Mixture, n: int) -> tuple[Array, Array]:
@@ -46,7 +47,8 @@ def draw_samples(key: Array, state: State | Mixture, n: int) -> tuple[Array, Arr
 _sample = jax.jit(draw_samples, static_argnames="n")
 
 
-def sample_posterior(key: Array, state: State, n: int) -> Mixture:
+@usage("jaxgmm.sample_posterior(key, result, n)")
+def sample_posterior(key: Array, state: State | Fitted, n: int) -> Mixture:
     """Draw ``n`` mixtures from the posterior: weights ``(n, K)``, means and covariances.
 
     The state is that of CAVI or SVI. Component k is the same component in every draw, because q has
@@ -70,8 +72,8 @@ def sample_posterior(key: Array, state: State, n: int) -> Mixture:
         >>> jaxgmm.sample_posterior(jax.random.key(2), state, 10).covariances.shape
         (10, 3, 2, 2)
     """
+    state = posterior_state(state, "sample_posterior")
     check_positive_int("n", n)
-    check_posterior(state, "sample_posterior")
     return _sample_posterior(key, state.posterior, n)
 
 
@@ -93,8 +95,9 @@ class Interval(NamedTuple):
     upper: Mixture
 
 
+@usage("jaxgmm.credible_intervals(key, result)")
 def credible_intervals(
-    key: Array, state: State, mass: float = 0.95, n_draws: int = 10_000
+    key: Array, state: State | Fitted, mass: float = 0.95, n_draws: int = 10_000
 ) -> Interval:
     """Equal-tailed credible intervals of weights, means and covariances, by posterior draws.
 
@@ -120,6 +123,7 @@ def credible_intervals(
         >>> bool(((lower.means < x.mean(0)) & (x.mean(0) < upper.means)).all())
         True
     """
+    state = posterior_state(state, "credible_intervals")
     if not is_traced(mass) and not 0 < mass < 1:
         raise ValueError(f"mass must be between 0 and 1, but it is {mass}.")
     draws = sample_posterior(key, state, n_draws)

@@ -9,14 +9,15 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from jaxgmm._estep.data import Rows, prepare
+from jaxgmm._estep.data import Rows, Samples, prepare
 from jaxgmm._estep.log_evidence import log_evidence, log_evidence_on
-from jaxgmm._lane.state import State, check_posterior
+from jaxgmm._lane.state import Fitted, State, posterior_state, state_of
 from jaxgmm._mixture.mixture import check_fitted_rows
 from jaxgmm._model.bounds import kl_divergence
 from jaxgmm._model.checks import check_proper
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import draw
+from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.checks import check_positive_int
 from jaxgmm._numerics.pytree import replace
 
@@ -24,8 +25,9 @@ from jaxgmm._numerics.pytree import replace
 _BATCH = 32
 
 
+@usage("jaxgmm.elbo(result, x)")
 def elbo(
-    state: State, x: ArrayLike | Rows, *, sample_weight: ArrayLike | None = None
+    state: State | Fitted, x: Samples, *, sample_weight: ArrayLike | None = None
 ) -> Float[Array, ""]:
     """The bound at the state's posterior with the best responsibilities for it, in nats.
 
@@ -40,7 +42,8 @@ def elbo(
         >>> bool(jaxgmm.elbo(state, x) >= state.objective - 1e-3)
         True
     """
-    rows = check_fitted_rows(state, x, sample_weight)
+    state = state_of(state, "elbo")
+    rows = check_fitted_rows(state, x, sample_weight, "elbo")[1]
     if not state.view.point:
         check_proper(state.prior, "elbo")
     return _elbo(state, rows)
@@ -51,10 +54,11 @@ def _elbo(state: State, rows: Rows) -> Array:
     return log_evidence(rows, state.potentials) - state.penalty
 
 
+@usage("jaxgmm.sampled_elbo(key, result, x)")
 def sampled_elbo(
     key: Array,
-    state: State,
-    x: ArrayLike | Rows,
+    state: State | Fitted,
+    x: Samples,
     n_draws: int = 1000,
     *,
     sample_weight: ArrayLike | None = None,
@@ -84,8 +88,8 @@ def sampled_elbo(
         True
     """
     check_positive_int("n_draws", n_draws)
-    rows = check_fitted_rows(state, x, sample_weight)
-    check_posterior(state, "sampled_elbo")
+    state = posterior_state(state, "sampled_elbo")
+    rows = check_fitted_rows(state, x, sample_weight, "sampled_elbo")[1]
     check_proper(state.prior, "sampled_elbo")
     return _sampled_elbo(key, state, rows, n_draws)
 
@@ -103,8 +107,9 @@ def _sampled_elbo(key: Array, state: State, rows: Rows, n_draws: int) -> tuple[A
     return jnp.mean(values) - kl_divergence(q, state.prior), error
 
 
+@usage("jaxgmm.prior_gradient(result, x)")
 def prior_gradient(
-    state: State, x: ArrayLike | Rows, *, sample_weight: ArrayLike | None = None
+    state: State | Fitted, x: Samples, *, sample_weight: ArrayLike | None = None
 ) -> Prior:
     """Gradient of the best bound in the prior's hyperparameters: for empirical Bayes.
 
@@ -134,7 +139,8 @@ def prior_gradient(
         >>> jaxgmm.prior_gradient(state, x).weights.concentration.shape
         (3,)
     """
-    rows = check_fitted_rows(state, x, sample_weight)
+    state = state_of(state, "prior_gradient")
+    rows = check_fitted_rows(state, x, sample_weight, "prior_gradient")[1]
     if not state.view.point:
         check_proper(state.prior, "prior_gradient")
     return _prior_gradient(state, rows)

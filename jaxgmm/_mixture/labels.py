@@ -4,17 +4,18 @@ Any permutation of the components is the same mixture. So either put them in a c
 (`order_components`), or give them the names of a reference (`align`).
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from jaxgmm._lane.state import State
-from jaxgmm._mixture.mixture import Mixture, estimate
+from jaxgmm._lane.state import Fitted, State
+from jaxgmm._mixture.mixture import Mixture, Model, check_fitted, estimate
 from jaxgmm._model.estimate import Estimate
 from jaxgmm._model.prior import Prior
+from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.checks import check_choice
 from jaxgmm._numerics.pytree import replace
 
@@ -23,14 +24,15 @@ Named = TypeVar("Named", State, Mixture)
 KEYS = ("weight", "mean", "scale")
 
 
-def order_components(named: Named, by: str = "mean", feature: int = 0) -> Named:
+@usage('jaxgmm.order_components(result, by="mean")')
+def order_components(named: Named | Fitted, by: str = "mean", feature: int = 0) -> Named:
     """The same mixture with its components in a canonical order.
 
     The prior of a state is reordered with its posterior, so that its bound stays the same.
 
     Args:
-        named: a `State` of one lane, or a `Mixture`, such as one draw of `sample_posterior`; use
-            `jax.vmap` for many.
+        named: a `State` of one lane, a `Result`, whose best state counts, or a `Mixture`, such as
+            one draw of `sample_posterior`; use `jax.vmap` for many.
         by: ``"mean"``, of one feature, ascending; ``"weight"``, descending; ``"scale"``, by the
             determinant of the covariance, ascending.
         feature: the feature that ``by="mean"`` looks at.
@@ -47,18 +49,20 @@ def order_components(named: Named, by: str = "mean", feature: int = 0) -> Named:
         >>> bool(means[0, 0] <= means[1, 0] <= means[2, 0])
         True
     """
+    model: Any = check_fitted(named, "order_components")
     check_choice("by", by, KEYS)
-    m = estimate(named)
+    m = estimate(model)
     if by == "weight":
         key = -m.weights
     elif by == "mean":
         key = m.means[:, feature]
     else:
         key = jnp.broadcast_to(m.kind.half_log_det(m.covariance, m.means.shape[1]), m.weights.shape)
-    return rename(named, jnp.argsort(key, stable=True))
+    return rename(model, jnp.argsort(key, stable=True))
 
 
-def align(named: Named, reference: State | Mixture) -> Named:
+@usage("jaxgmm.align(result, reference)")
+def align(named: Named | Fitted, reference: Model) -> Named:
     """The same mixture with its components named as those of a reference.
 
     The names minimise the sum of squared Mahalanobis distances between the means of equal names, in
@@ -81,13 +85,14 @@ def align(named: Named, reference: State | Mixture) -> Named:
         >>> jax.vmap(jaxgmm.align, (0, None))(draws, jaxgmm.mixture(state)).means.shape
         (10, 3, 2)
     """
-    m, target = estimate(named), estimate(reference)
+    model: Any = check_fitted(named, "align")
+    m, target = estimate(model), estimate(check_fitted(reference, "align"))
     if m.means.shape != target.means.shape:
         raise ValueError(
             f"the reference's means have shape {target.means.shape}, but those to align have "
             f"shape {m.means.shape}; they must have as many components and features."
         )
-    return rename(named, assignment(m.means, target))
+    return rename(model, assignment(m.means, target))
 
 
 def assignment(means: Float[Array, "K D"], target: Estimate) -> Int[Array, " K"]:

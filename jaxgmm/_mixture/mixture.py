@@ -8,12 +8,13 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from jaxgmm._estep.data import Rows, check_rows
+from jaxgmm._estep.data import Rows, Samples, check_rows
 from jaxgmm._estep.potentials import Potentials
-from jaxgmm._lane.state import State
-from jaxgmm._model.checks import check_model
+from jaxgmm._lane.state import Fitted, State, state_of
+from jaxgmm._model.checks import check_width
 from jaxgmm._model.estimate import Estimate
 from jaxgmm._numerics import linalg
+from jaxgmm._numerics.calls import described
 from jaxgmm._numerics.checks import (
     check_covariance,
     check_leaves_finite,
@@ -22,18 +23,26 @@ from jaxgmm._numerics.checks import (
     is_float,
 )
 from jaxgmm._numerics.devices import on_automatic_axes
+from jaxgmm._numerics.pytree import replace, same_bits
 from jaxgmm._numerics.special import LOG_2PI
 
 
 class Mixture(NamedTuple):
     """A Gaussian mixture: ``weights (K,)``, ``means (K, D)``, ``covariances (K, D, D)``.
 
-    What takes one checks that its values are those of a mixture.
+    What takes one checks that its values are those of a mixture. Two are equal if they have the
+    same bits.
     """
 
     weights: Float[Array, " K"]
     means: Float[Array, "K D"]
     covariances: Float[Array, "K D D"]
+
+    def __eq__(self, other: object) -> bool:
+        return same_bits(self, other) if isinstance(other, Mixture) else NotImplemented
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
 
 def potentials_at(m: Mixture, lower: Float[Array, "K D D"]) -> Potentials:
@@ -49,8 +58,8 @@ def check_mixture(mixture: Any, values: bool = True) -> Mixture:
     """A `Mixture` whose shapes, dtypes and values belong together; traced values pass."""
     if not isinstance(mixture, tuple) or len(mixture) != 3:
         raise ValueError(
-            f"expected a jaxgmm.Mixture, but got a {type(mixture).__name__}; of a fitted state "
-            "take jaxgmm.mixture(state)."
+            f"expected a jaxgmm.Mixture, but got {described(mixture)}; of a fit take "
+            "jaxgmm.mixture(result)."
         )
     m = Mixture(*(jnp.asarray(a) for a in mixture))
     shapes = tuple(a.shape for a in m)
@@ -75,9 +84,20 @@ def check_mixture(mixture: Any, values: bool = True) -> Mixture:
     return m
 
 
-def check_fitted(state: State | Mixture) -> State | Mixture:
-    """What can be asked about: a state as it is, or a mixture that is one."""
-    return state if isinstance(state, State) else check_mixture(state)
+# What has a density: a fit, of which the best state counts, or a mixture itself.
+Model = State | Mixture | Fitted
+
+
+def check_fitted(model: Any, what: str, *, values: bool = True) -> State | Mixture:
+    """What can be asked about: the state of a fit, or a mixture that is one."""
+    if isinstance(model, State | Fitted):
+        return state_of(model, what)
+    if not isinstance(model, tuple):
+        raise ValueError(
+            f"{what} takes a fit, the result of jaxgmm.fit(key, x, algorithm) or its state "
+            f"result.best, or a jaxgmm.Mixture, but it was given {described(model)}."
+        )
+    return check_mixture(model, values)
 
 
 def estimate(state: State | Mixture) -> Estimate:
@@ -87,10 +107,11 @@ def estimate(state: State | Mixture) -> Estimate:
     return Estimate(*check_mixture(state), "full")
 
 
-def mixture(state: State | Mixture) -> Mixture:
+def mixture(state: Model) -> Mixture:
     """The fitted mixture: the estimate of EM, or ``E[pi]``, ``E[mu]`` and ``E[Lambda]^-1``.
 
-    A `Mixture` is returned as it is.
+    Like all functions of a fit it takes the `State` of one lane, or a `Result` or `Selection`,
+    whose best state counts. A `Mixture` is returned as it is.
 
     Example:
         >>> import jax, jaxgmm
@@ -100,7 +121,7 @@ def mixture(state: State | Mixture) -> Mixture:
         >>> bool(jax.numpy.allclose(means[0], x.mean(0), atol=1e-5))
         True
     """
-    m = estimate(state)
+    m = estimate(check_fitted(state, "mixture"))
     return Mixture(m.weights, m.means, m.matrices())
 
 
@@ -114,23 +135,21 @@ def view(state: State | Mixture) -> Potentials:
     return state.potentials if isinstance(state, State) else estimate(state).potentials()
 
 
-def check_fitted_samples(state: State | Mixture, x: ArrayLike | Rows, values: bool = True) -> Array:
-    """The samples, of the width and dtype of what is to be asked about them."""
+def check_fitted_samples(
+    model: Any, x: Samples, what: str, *, values: bool = True
+) -> tuple[State | Mixture, Array]:
+    """The model, and samples of its width and dtype."""
+    model = check_fitted(model, what, values=values)
     x = check_samples(x.x if isinstance(x, Rows) else x, far=True)
-    if not isinstance(state, State):
-        means = check_mixture(state, values).means
-        if (x.shape[1], x.dtype) != (means.shape[1], means.dtype):
-            raise ValueError(
-                f"x has {x.shape[1]} features of {x.dtype}, but the mixture has {means.shape[1]} "
-                f"of {means.dtype}; give both the same."
-            )
-    elif x.shape[1] != state.posterior.n_features or x.dtype != state.posterior.dtype:
-        check_model(state.posterior, x)
-    return x
+    means = model.posterior.components.mean if isinstance(model, State) else model.means
+    check_width(means, x, "the fit" if isinstance(model, State) else "the mixture")
+    return model, x
 
 
-def check_fitted_rows(state: State, x: ArrayLike | Rows, sample_weight: ArrayLike | None) -> Rows:
+def check_fitted_rows(
+    model: Any, x: Samples, sample_weight: ArrayLike | None, what: str
+) -> tuple[State | Mixture, Rows]:
     """`check_fitted_samples` with the weights that are given in the rows or beside them."""
-    x, sample_weight = jax.tree.map(on_automatic_axes, (x, sample_weight))
-    rows = check_rows(x, sample_weight)
-    return Rows(check_fitted_samples(state, rows.x), rows.weight)
+    model = check_fitted(model, what)
+    rows = check_rows(*jax.tree.map(on_automatic_axes, (x, sample_weight)))
+    return model, replace(rows, x=check_fitted_samples(model, rows.x, what)[1])

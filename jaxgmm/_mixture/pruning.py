@@ -3,13 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgmm._lane.state import State, check_one_lane
+from jaxgmm._lane.state import Fitted, State, state_of
 from jaxgmm._model.prior import Prior
 from jaxgmm._numerics.checks import check_positive
 from jaxgmm._numerics.pytree import replace
 
 
-def prune(state: State, least: float = 0.5) -> State:
+def prune(state: State | Fitted, least: float = 0.5) -> State:
     """The state without the components that have fewer than ``least`` samples.
 
     A fit with more components than needed, under a prior that lets components be empty (a Dirichlet
@@ -37,7 +37,7 @@ def prune(state: State, least: float = 0.5) -> State:
         >>> jaxgmm.prune(state).prior.n_components
         1
     """
-    check_one_lane(state, "prune")
+    state = state_of(state, "prune")
     check_positive("least", least)
     prior, q = state.prior, state.posterior
     if prior.weights.n_parameters == 0 and prior.n_components > 1:

@@ -10,8 +10,16 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from jaxgmm._lane.state import State
-from jaxgmm._mixture.mixture import Mixture, check_fitted, estimate, is_predictive, mixture
+from jaxgmm._mixture.mixture import (
+    Mixture,
+    Model,
+    check_fitted,
+    estimate,
+    is_predictive,
+    mixture,
+)
 from jaxgmm._mixture.scale_mixture import ScaleMixture, cdf_of, quantile_of
+from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.checks import is_traced
 
 
@@ -25,7 +33,8 @@ def feature_density(state: State | Mixture, feature: int) -> ScaleMixture:
     return ScaleMixture(weights, mean, variance, added, shape)
 
 
-def cdf(state: State | Mixture, x: ArrayLike, feature: int | None = None) -> Float[Array, "..."]:
+@usage("jaxgmm.cdf(result, x, feature=0)")
+def cdf(state: Model, x: ArrayLike, feature: int | None = None) -> Float[Array, "..."]:
     """Distribution function of one feature, under the density of `log_prob`.
 
     For a `Mixture`, and after EM, it is a mixture of normal distribution functions. After CAVI and
@@ -46,7 +55,7 @@ def cdf(state: State | Mixture, x: ArrayLike, feature: int | None = None) -> Flo
         >>> print(jaxgmm.cdf(m, jnp.array([-jnp.inf, 0.0, 1.96])).round(3))
         [0.    0.5   0.975]
     """
-    feature, dtype = _check_feature(state, feature)
+    state, feature, dtype = _check_feature(state, feature, "cdf")
     return _cdf(state, jnp.asarray(x, dtype), feature)
 
 
@@ -55,9 +64,8 @@ def _cdf(state: State | Mixture, x: Array, feature: int) -> Array:
     return cdf_of(feature_density(state, feature), x.ravel()).reshape(x.shape)
 
 
-def quantile(
-    state: State | Mixture, p: ArrayLike, feature: int | None = None
-) -> Float[Array, "..."]:
+@usage("jaxgmm.quantile(result, 0.5, feature=0)")
+def quantile(state: Model, p: ArrayLike, feature: int | None = None) -> Float[Array, "..."]:
     """Quantiles of one feature: the inverse of `cdf`, up to rounding.
 
     They are found by bisection in a fixed number of steps. The rounding error is relative to the
@@ -77,7 +85,7 @@ def quantile(
         >>> print(jaxgmm.quantile(m, jnp.array([0.025, 0.975])).round(3))
         [-1.96  1.96]
     """
-    feature, dtype = _check_feature(state, feature)
+    state, feature, dtype = _check_feature(state, feature, "quantile")
     probability = jnp.asarray(p, dtype)
     if not is_traced(probability) and not bool(jnp.all((probability >= 0) & (probability <= 1))):
         raise ValueError(f"p must be probabilities, from 0 to 1, but they are {p}.")
@@ -89,12 +97,13 @@ def _quantile(state: State | Mixture, p: Array, feature: int) -> Array:
     return quantile_of(feature_density(state, feature), p.ravel()).reshape(p.shape)
 
 
-def _check_feature(state: State | Mixture, feature: int | None) -> tuple[int, Any]:
-    """The feature's index and the dtype of the density."""
-    means = jax.eval_shape(mixture, check_fitted(state)).means
+def _check_feature(model: Any, feature: int | None, what: str) -> tuple[State | Mixture, int, Any]:
+    """The model, the feature's index and the dtype of the density."""
+    model = check_fitted(model, what)
+    means = jax.eval_shape(mixture, model).means
     d = means.shape[1]
     if feature is None and d > 1:
         raise ValueError(f"there are {d} features: say which one by feature=0 to {d - 1}.")
     if feature is not None and feature not in range(d):
         raise ValueError(f"feature must be an integer from 0 to {d - 1}, but it is {feature!r}.")
-    return int(feature or 0), means.dtype
+    return model, int(feature or 0), means.dtype

@@ -7,29 +7,31 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from jaxgmm._estep.data import Rows
+from jaxgmm._estep.data import Samples
 from jaxgmm._estep.log_evidence import row_log_evidence
-from jaxgmm._lane.state import State, check_posterior
+from jaxgmm._lane.state import Fitted, State, posterior_state
 from jaxgmm._mixture.density import log_density
 from jaxgmm._mixture.draws import draw_samples
 from jaxgmm._mixture.mixture import (
     Mixture,
+    Model,
     check_fitted,
     check_fitted_samples,
     estimate,
     mixture,
 )
 from jaxgmm._model.views import sampled_potentials
+from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.checks import check_positive_int
 from jaxgmm._numerics.devices import on_automatic_axes
 
 Value = tuple[Float[Array, "*N"], Float[Array, "*N"]]
 
 
-def sampled_log_prob(key: Array, state: State, x: ArrayLike | Rows, n_draws: int = 1000) -> Value:
+@usage("jaxgmm.sampled_log_prob(key, result, x)")
+def sampled_log_prob(key: Array, state: State | Fitted, x: Samples, n_draws: int = 1000) -> Value:
     """`log_prob` estimated by draws of the parameters, and its standard error, in nats.
 
     The estimate is ``log 1/S sum_s p(x | pi_s, mu_s, Sigma_s)``; its error is that of the delta
@@ -57,8 +59,8 @@ def sampled_log_prob(key: Array, state: State, x: ArrayLike | Rows, n_draws: int
         True
     """
     _check_draws(n_draws)
-    x = check_fitted_samples(state, x)
-    check_posterior(state, "sampled_log_prob")
+    state = posterior_state(state, "sampled_log_prob")
+    x = check_fitted_samples(state, x, "sampled_log_prob")[1]
     return _sampled_log_prob(key, state, x, n_draws)
 
 
@@ -82,8 +84,9 @@ def _sampled_log_prob(key: Array, state: State, x: Array, n_draws: int) -> Value
     return reference + jnp.log(mean), jnp.sqrt(squares / ((n_draws - 1) * n_draws)) / mean
 
 
+@usage("jaxgmm.outlier_scores(key, result, x)")
 def outlier_scores(
-    key: Array, state: State | Mixture, x: ArrayLike | Rows, n_draws: int = 10_000
+    key: Array, state: Model, x: Samples, n_draws: int = 10_000
 ) -> Float[Array, " N"]:
     """How far out each sample lies: the probability of a density higher than its own.
 
@@ -108,8 +111,8 @@ def outlier_scores(
         [False  True  True]
     """
     _check_draws(n_draws)
-    x = on_automatic_axes(check_fitted_samples(state, x))
-    return _outlier_scores(key, state, x, n_draws)
+    model, x = check_fitted_samples(state, x, "outlier_scores")
+    return _outlier_scores(key, model, on_automatic_axes(x), n_draws)
 
 
 @functools.partial(jax.jit, static_argnames="n_draws")
@@ -119,7 +122,8 @@ def _outlier_scores(key: Array, state: State | Mixture, x: Array, n_draws: int) 
     return (n_draws - less) / (n_draws + 1)
 
 
-def sampled_entropy(key: Array, state: State | Mixture, n_draws: int = 10_000) -> Value:
+@usage("jaxgmm.sampled_entropy(key, result)")
+def sampled_entropy(key: Array, state: Model, n_draws: int = 10_000) -> Value:
     """Differential entropy ``-E[log p(X)]`` of the density of `log_prob`, and its standard error.
 
     Both are in nats. They come from ``n_draws >= 2`` draws from the density of a state of one lane,
@@ -133,10 +137,11 @@ def sampled_entropy(key: Array, state: State | Mixture, n_draws: int = 10_000) -
         True
     """
     _check_draws(n_draws)
-    return _sampled_mean(key, check_fitted(state), None, n_draws)
+    return _sampled_mean(key, check_fitted(state, "sampled_entropy"), None, n_draws)
 
 
-def sampled_kl(key: Array, p: State | Mixture, q: State | Mixture, n_draws: int = 10_000) -> Value:
+@usage("jaxgmm.sampled_kl(key, p, q)")
+def sampled_kl(key: Array, p: Model, q: Model, n_draws: int = 10_000) -> Value:
     """``KL(p || q) = E_p[log p(X) - log q(X)]`` of two densities, and its standard error.
 
     Both are in nats. The densities are those of `log_prob` for two states or mixtures. (The
@@ -155,7 +160,8 @@ def sampled_kl(key: Array, p: State | Mixture, q: State | Mixture, n_draws: int 
         True
     """
     _check_draws(n_draws)
-    first, second = (jax.eval_shape(mixture, check_fitted(a)).means for a in (p, q))
+    p, q = (check_fitted(a, "sampled_kl") for a in (p, q))
+    first, second = (jax.eval_shape(mixture, a).means for a in (p, q))
     if (first.shape[1], first.dtype) != (second.shape[1], second.dtype):
         raise ValueError(
             f"p is of {first.shape[1]} features of {first.dtype}, but q of {second.shape[1]} of "

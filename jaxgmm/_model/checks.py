@@ -5,7 +5,10 @@ from typing import Any
 import jax
 from jax import Array
 
+from jaxgmm._model.components.base import Components
+from jaxgmm._model.prior import Prior
 from jaxgmm._numerics.arrays import as_array
+from jaxgmm._numerics.calls import described
 from jaxgmm._numerics.checks import (
     check_leaves_finite,
     holds,
@@ -14,9 +17,20 @@ from jaxgmm._numerics.checks import (
 )
 
 
-def check_prior(prior: Any) -> Any:
+def check_prior(prior: Any, what: str) -> Any:
     """A `Prior` whose shapes, dtypes and values belong together; arrays from array-likes."""
+    if not isinstance(prior, Prior):
+        raise ValueError(
+            f"{what} takes a prior, the model, but it was given {described(prior)}; call "
+            f"jaxgmm.{what}(jaxgmm.default_prior(x, n_components=3))."
+        )
     weights, components = prior.weights, prior.components
+    if not isinstance(components, Components) or not hasattr(type(weights), "has_mode"):
+        raise ValueError(
+            "a prior is jaxgmm.Prior(weights, components), such as Prior(Dirichlet(...), "
+            f"NormalWishart(...)), but its weights are {described(weights)} and its components "
+            f"are {described(components)}."
+        )
     # strongly typed, so that no two priors of one dtype compile two programs
     prior = jax.tree.map(as_array, prior)
     weights, components = prior.weights, prior.components
@@ -86,18 +100,27 @@ def check_has_mode(prior: Any, algorithm: str) -> None:
         )
 
 
+def check_width(mean: Array, x: Array, what: str) -> None:
+    """The samples are of the width and dtype of the means ``(K, D)`` of a prior or a fit."""
+    k, d = mean.shape
+    if x.shape[1] != d:
+        if x.shape[0] == d:
+            hint = "they look transposed, so pass x.T"
+        elif what == "the prior":
+            hint = f"make the prior from these data: jaxgmm.default_prior(x, n_components={k})"
+        else:
+            hint = "pass the columns of x that it was fitted to, in the same order"
+        raise ValueError(f"x has {x.shape[1]} features, but {what} has {d}; {hint}.")
+    if x.dtype != mean.dtype:
+        raise ValueError(
+            f"x is {x.dtype}, but {what} is {mean.dtype}; give both one dtype, for instance "
+            f"x.astype('{mean.dtype}')."
+        )
+
+
 def check_model(prior: Any, x: Array) -> None:
     """The samples and the prior are of one width and dtype, and there are enough samples."""
-    if x.shape[1] != prior.n_features:
-        raise ValueError(
-            f"x has {x.shape[1]} features, but the prior has {prior.n_features}; make the prior "
-            "from these data, for instance with jaxgmm.default_prior(x, n_components)."
-        )
-    if x.dtype != prior.dtype:
-        raise ValueError(
-            f"x is {x.dtype}, but the prior is {prior.dtype}; give both one dtype, for instance "
-            f"x.astype('{prior.dtype}')."
-        )
+    check_width(prior.components.mean, x, "the prior")
     if x.shape[0] < prior.n_components:
         raise ValueError(
             f"x has {x.shape[0]} rows, fewer than the {prior.n_components} components of the "

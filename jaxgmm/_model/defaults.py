@@ -8,21 +8,23 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from jaxgmm._estep.data import data_covariance
+from jaxgmm._estep.data import Rows, Samples, check_rows, data_covariance, floats_of, weighted_mean
 from jaxgmm._model.families import FAMILIES, KNOWN, WEIGHTS
 from jaxgmm._model.prior import Prior
 from jaxgmm._numerics.arrays import as_array
+from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.checks import (
     check_choice,
     check_covariance,
     check_positive_int,
-    check_samples,
 )
 from jaxgmm._numerics.programs import program
+from jaxgmm._numerics.pytree import replace
 
 _KNOWN_HINT = "; for a known covariance pass the (D, D) matrix itself"
 
 
+@usage("jaxgmm.flat_prior(n_components=3, n_features=x.shape[1])")
 def flat_prior(
     n_components: int,
     n_features: int,
@@ -50,8 +52,9 @@ def flat_prior(
         >>> jaxgmm.flat_prior(3, 2).n_parameters
         17
     """
-    check_positive_int("n_components", n_components)
-    check_positive_int("n_features", n_features)
+    call = "jaxgmm.flat_prior(n_components, n_features)"
+    check_positive_int("n_components", n_components, call)
+    check_positive_int("n_features", n_features, call)
     check_choice("weights", weights, WEIGHTS)
     kind, dtype = WEIGHTS[weights], jnp.result_type(float if dtype is None else dtype)
     if isinstance(covariance, str):
@@ -63,11 +66,14 @@ def flat_prior(
     return Prior(kind.flat(n_components, matrix.dtype), components)
 
 
+@usage("jaxgmm.default_prior(x, n_components=3)")
 def default_prior(
-    x: ArrayLike,
+    x: Samples,
     n_components: int,
     covariance: str | Float[Array, "D D"] = "full",
     weights: str = "dirichlet",
+    *,
+    sample_weight: ArrayLike | None = None,
 ) -> Prior:
     """A weak proper prior from the data's mean and covariance.
 
@@ -77,12 +83,13 @@ def default_prior(
     exists. The result of a fit then names the column.
 
     Args:
-        x: samples, ``(N, D)``, finite.
+        x: samples, ``(N, D)``, finite; or `Rows`, which also hold the weights.
         n_components: K.
         covariance: ``"full"``, ``"tied"``, ``"diag"``, ``"spherical"``, or a known covariance
             matrix ``(D, D)`` itself.
-        weights: ``"dirichlet"``, uniform on the simplex; ``"dirichlet_process"`` of concentration
-            1, truncated; or ``"fixed"``, equal ones.
+        weights: of the components: ``"dirichlet"``, uniform on the simplex;
+            ``"dirichlet_process"`` of concentration 1, truncated; or ``"fixed"``, equal ones.
+        sample_weight: non-negative, ``(N,)``. A sample of weight 2 counts as two.
 
     Raises:
         ValueError: for bad samples, an unknown name, a matrix that is no covariance.
@@ -94,36 +101,39 @@ def default_prior(
         >>> print(prior.components.degrees_of_freedom)
         [4. 4. 4.]
     """
-    check_positive_int("n_components", n_components)
-    given, x = x, check_samples(x)
-    check_choice("weights", weights, WEIGHTS)
+    check_positive_int("n_components", n_components, "jaxgmm.default_prior(x, n_components)")
+    check_choice("weights", weights, WEIGHTS, "; those of the samples are sample_weight")
+    given = floats_of(x)
+    rows = check_rows(given, sample_weight)
+    dtype, d = rows.x.dtype, rows.n_features
     if isinstance(covariance, str):
         check_choice("covariance", covariance, FAMILIES, _KNOWN_HINT)
     else:
-        covariance = check_covariance("covariance", as_array(covariance, x.dtype), x.shape[1])
-    middle = None
-    if isinstance(given, np.ndarray) and given.dtype != x.dtype:
+        covariance = check_covariance("covariance", as_array(covariance, dtype), d)
+    middle, values = None, given.x if isinstance(given, Rows) else given
+    if isinstance(values, np.ndarray) and values.dtype != dtype:
         # far from 0 the data themselves would be rounded to few values
-        middle = np.mean(given, axis=0, dtype=np.float64)
-        middle, x = as_array(middle, x.dtype), as_array(given - middle, x.dtype)
+        middle = np.average(values, axis=0, weights=rows.weight)
+        middle, x = as_array(middle, dtype), as_array(values - middle, dtype)
+        rows = replace(rows, x=x)
     name, matrix = (covariance, None) if isinstance(covariance, str) else ("", covariance)
-    return _default(x, middle, matrix, n_components, name, weights)
+    return _default(rows, middle, matrix, n_components, name, weights)
 
 
 @program(static=("n_components", "covariance", "weights"))
 def _default(
-    x: Array,
-    mean: Array | None,
+    rows: Rows,
+    middle: Array | None,
     matrix: Array | None,
     n_components: int,
     covariance: str,
     weights: str,
 ) -> Prior:
-    """The default prior, as one program: about a mean, and of a matrix, that are known already."""
-    mean = jnp.mean(x, axis=0) if mean is None else mean
-    kind = WEIGHTS[weights].flat(n_components, x.dtype)
+    """The default prior, as one program: of rows about a middle, and of a matrix that is known."""
+    kind = WEIGHTS[weights].flat(n_components, rows.x.dtype)
+    mean = weighted_mean(rows.x, rows.weight) if middle is None else middle
     if matrix is not None:
         return Prior(kind, KNOWN.default(mean, matrix, n_components))
     family = FAMILIES[covariance]
-    spread = data_covariance(x, family.distribution.structure)
+    spread = data_covariance(rows.x, family.distribution.structure, rows.weight)
     return Prior(kind, family.default(mean, spread, n_components))

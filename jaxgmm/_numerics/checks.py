@@ -10,7 +10,9 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxgmm._numerics.arrays import as_array
+from jaxgmm._numerics.calls import described, near
 from jaxgmm._numerics.devices import for_everyone, is_local
+from jaxgmm._numerics.inputs import as_floats, some_rows, unmasked
 from jaxgmm._numerics.programs import program
 
 
@@ -33,34 +35,41 @@ def _truth(tree: Any, *, condition: Callable[[Any], Any]) -> Array:
 def check_choice(name: str, value: Any, known: Iterable[str], hint: str = "") -> None:
     """Refuse a name that is not one of the known ones."""
     names = list(known)
-    if value not in names:
+    if not isinstance(value, str) or value not in names:
+        shown = f"={value!r}" if isinstance(value, str) else f", {described(value)},"
         options = ", ".join(repr(n) for n in names)
-        raise ValueError(f"{name}={value!r} is not known; expected one of {options}{hint}.")
+        question = near(value, names)
+        expected = f"{question}Known are" if question else "expected one of"
+        raise ValueError(f"{name}{shown} is not known; {expected} {options}{hint}.")
 
 
-def check_positive_int(name: str, value: Any) -> int:
-    """Refuse anything but an integer of at least 1."""
+def check_positive_int(name: str, value: Any, call: str = "") -> int:
+    """Refuse anything but an integer of at least 1; the right call for what is no number."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, but it is {value!r}.")
+        more = f"; call {call}" if call else ""
+        raise ValueError(
+            f"{name} must be an integer of at least 1, but it is {described(value)}{more}."
+        )
     return int(value)
 
 
 def check_non_negative(name: str, value: Any) -> None:
     """Refuse a negative number or NaN; traced values pass."""
-    if not is_traced(value) and not bool(np.all(np.asarray(value) >= 0)):
+    if not is_traced(value) and not bool(np.all(_numbers(name, value) >= 0)):
         raise ValueError(f"{name} must be 0 or more, but it is {value}.")
 
 
 def check_positive(name: str, value: Any) -> None:
     """Refuse numbers that are 0 or negative, and NaN; traced values pass."""
-    if not is_traced(value) and not bool(np.all(np.asarray(value) > 0)):
+    if not is_traced(value) and not bool(np.all(_numbers(name, value) > 0)):
         raise ValueError(f"{name} must be positive, but it is {value}.")
 
 
-def _rows(mask: Any, what: str = "rows") -> str:
-    rows = np.flatnonzero(np.asarray(mask))
-    shown = ", ".join(str(r) for r in rows[:10])
-    return f"{shown}, ... ({len(rows)} {what})" if len(rows) > 10 else shown
+def _numbers(name: str, value: Any) -> np.ndarray:
+    values = np.asarray(value)
+    if values.dtype.kind not in "iuf":
+        raise ValueError(f"{name} must be a number, but it is {described(value)}.")
+    return values
 
 
 def is_float(dtype: Any) -> bool:
@@ -68,34 +77,21 @@ def is_float(dtype: Any) -> bool:
     return str(dtype) in ("float32", "float64")
 
 
-def unmasked(name: str, values: Any) -> Any:
-    """The values, a masked array as a plain one; refuse it if any value is masked."""
-    if not isinstance(values, np.ma.MaskedArray):
-        return values
-    mask = np.ma.getmaskarray(values)
-    if mask.any():
-        rows = _rows(mask.any(axis=tuple(range(1, mask.ndim))))
-        raise ValueError(
-            f"{name} is a masked array with masked values in rows {rows}; drop these rows, or "
-            f"impute the values, for instance with {name}.filled."
-        )
-    return values.data
-
-
 def check_samples(
     x: Any, n_features: int | None = None, name: str = "x", *, far: bool = False
 ) -> Array:
-    """The samples as a 2-d floating-point array of finite values.
+    """The samples as a 2-d floating-point array of finite values; see `as_floats`.
 
     Unless they may lie ``far`` away, as those that nothing is fitted to, the sum of their squares
     must not overflow either.
     """
-    if not isinstance(x, jax.Array | Tracer):
-        x = np.asarray(unmasked(name, x))
+    x = as_floats(x, name)
     if x.ndim != 2:
+        more = f"for a single feature pass {name}[:, None]"
+        if x.ndim > 2:
+            more = f"for samples that are arrays themselves pass {name}.reshape(len({name}), -1)"
         raise ValueError(
-            f"{name} must be 2-d, samples by features, but its shape is {tuple(x.shape)}; "
-            f"for a single feature pass {name}[:, None]."
+            f"{name} must be 2-d, samples by features, but its shape is {tuple(x.shape)}; {more}."
         )
     if x.shape[0] == 0 or x.shape[1] == 0:
         raise ValueError(f"{name} is empty: its shape is {tuple(x.shape)}.")
@@ -111,7 +107,10 @@ def check_samples(
         with jax.ensure_compile_time_eval():
             finite = np.asarray(for_everyone(_finite_rows if is_local(x) else _finite, x))
         if not finite.all():
-            where = f"rows {_rows(~finite)}" if finite.ndim else "some row of some process"
+            where = "some row of some process"
+            if finite.ndim:
+                columns = some_rows(~np.isfinite(np.asarray(x)).all(axis=0), "columns")
+                where = f"rows {some_rows(~finite)}, columns {columns}"
             raise ValueError(f"{name} has NaN or infinity in {where}; drop or impute them first.")
         if not far:
             check_magnitude(x, name)
@@ -133,7 +132,7 @@ def check_magnitude(x: Array, name: str = "x") -> None:
         # the mean may be that of one huge value
         squares = (values - np.median(values, axis=0)) ** 2
         bad = squares >= min(squares.max(), jnp.finfo(x.dtype).max / (x.shape[0] * x.size))
-        rows, columns = _rows(bad.any(axis=1)), _rows(bad.any(axis=0), "columns")
+        rows, columns = some_rows(bad.any(axis=1)), some_rows(bad.any(axis=0), "columns")
         where = f"rows {rows}, columns {columns}"
     raise ValueError(
         f"{name} has values so large in {where} that their squares overflow {x.dtype}; drop these "
@@ -179,14 +178,17 @@ def check_weights(sample_weight: Any, x: Array, name: str = "sample_weight") -> 
     sample_weight = unmasked(name, sample_weight)
     shape = tuple(np.shape(sample_weight))
     if shape != (x.shape[0],):
-        raise ValueError(f"{name} must have shape ({x.shape[0]},), but its shape is {shape}.")
+        came = f"its shape is {shape}" if shape else f"it is {described(sample_weight)}"
+        raise ValueError(
+            f"{name} must have shape ({x.shape[0]},), a weight for each row of x, but {came}."
+        )
     weight = jnp.asarray(sample_weight, x.dtype)
     if not is_traced(weight):
         values = np.asarray(for_everyone(_extremes, weight) if not is_local(weight) else weight)
         bad = ~(np.isfinite(values) & (values >= 0))
         if bad.any():
             raise ValueError(
-                f"{name} must be finite and non-negative, but rows {_rows(bad)} are not."
+                f"{name} must be finite and non-negative, but rows {some_rows(bad)} are not."
             )
         if not values.any():
             raise ValueError(f"{name} is 0 for every sample; at least one must be positive.")

@@ -161,6 +161,15 @@ def check_process() -> None:
     _Process.used = True
 
 
+def check_untraced(what: str, instead: str, *values: Any) -> None:
+    """Refuse to do the host's work inside of a program, or of a transformation."""
+    if _is_tracing() or any(isinstance(a, Tracer) for a in jax.tree.leaves(values)):
+        raise ValueError(
+            f"{what} is the host's work, and cannot be traced by jax.jit, jax.vmap, jax.grad or "
+            f"jax.shard_map; {instead}."
+        )
+
+
 def _after_fork() -> None:
     # a forked process has no threads but the one that forked
     _Process.forked = _Process.used

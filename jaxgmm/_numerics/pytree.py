@@ -25,8 +25,12 @@ def pytree(cls: type[T]) -> type[T]:
 
     Unflattening writes the fields directly and never calls ``__init__``: JAX puts sentinels,
     ``None`` and batched leaves where arrays were, and none of them is to be validated.
+
+    Two are equal if they have the `same_bits`.
     """
     cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
+    cls.__eq__ = _equal  # type: ignore[assignment]
+    cls.__hash__ = _hash  # type: ignore[assignment]
     children = child_names(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     constants = tuple(f.name for f in fields if f.name not in children)
@@ -48,6 +52,44 @@ def pytree(cls: type[T]) -> type[T]:
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     return cls
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    """Whether two trees have one structure, and leaves of the same dtypes, shapes and bits.
+
+    So NaN equals NaN, and 0 is not -0. Static parts that are functions, such as an optimiser, are
+    equal if they are the same ones.
+    """
+    leaves, structure = jax.tree.flatten(a)
+    others, other = jax.tree.flatten(b)
+    return structure == other and all(map(_same_leaf, leaves, others))
+
+
+def _same_leaf(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    if _form(a) != _form(b):
+        return False
+    a, b = (jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in (a, b))
+    return np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def _form(leaf: Any) -> tuple[Any, ...]:
+    return np.shape(leaf), str(getattr(leaf, "dtype", type(leaf)))
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _equal(self: Any, other: object) -> Any:
+    return same_bits(self, other) if type(self) is type(other) else NotImplemented
+
+
+def _hash(self: Any) -> int:
+    # by what no bits are needed for, so that it costs no transfer
+    leaves, structure = jax.tree.flatten(self)
+    return hash((structure, tuple(map(_form, leaves))))
 
 
 @functools.cache

@@ -30,7 +30,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 
-from jaxgmm._lane.state import State, check_one_lane, check_posterior
+from jaxgmm._lane.state import Fitted, State, posterior_state, state_of
 from jaxgmm._model.checks import check_proper
 from jaxgmm._model.prior import Prior
 from jaxgmm._numerics.checks import check_samples
@@ -82,7 +82,7 @@ def model(prior: Prior, x: ArrayLike | None = None) -> dist.MixtureSameFamily:
     return out
 
 
-def guide(state: State, *, trainable: bool = False) -> Callable[..., None]:
+def guide(state: State | Fitted, *, trainable: bool = False) -> Callable[..., None]:
     """The posterior of a state as a NumPyro guide for `model`, whose arguments it ignores.
 
     Args:
@@ -105,8 +105,7 @@ def guide(state: State, *, trainable: bool = False) -> Callable[..., None]:
         >>> list(sites)
         ['weights', 'precision_cholesky', 'covariances', 'means']
     """
-    check_posterior(state, "guide")
-    check_one_lane(state, "guide")
+    state = posterior_state(state, "guide")
     q = state.posterior
 
     def learnable(part: str) -> Any:
@@ -133,7 +132,7 @@ def guide(state: State, *, trainable: bool = False) -> Callable[..., None]:
     return guide
 
 
-def with_params(state: State, params: dict[str, Array]) -> State:
+def with_params(state: State | Fitted, params: dict[str, Array]) -> State:
     """The state with the hyperparameters that a trainable `guide` has learnt.
 
     Args:
@@ -143,6 +142,7 @@ def with_params(state: State, params: dict[str, Array]) -> State:
     Raises:
         ValueError: if a parameter is missing.
     """
+    state = state_of(state, "with_params")
     parts = {}
     for part in ("weights", "components"):
         node = getattr(state.posterior, part)

@@ -9,12 +9,12 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 
-from jaxgmm._lane.state import State, check_one_lane
+from jaxgmm._lane.state import Fitted, State, state_of
 from jaxgmm._mixture.mixture import mixture
 from jaxgmm._numerics.linalg import cholesky
 
 
-def distribution(state: State) -> dist.MixtureSameFamily:
+def distribution(state: State | Fitted) -> dist.MixtureSameFamily:
     """The fitted `mixture` as a NumPyro distribution, without the posterior's uncertainty.
 
     Raises:
@@ -28,12 +28,12 @@ def distribution(state: State) -> dist.MixtureSameFamily:
         >>> jaxgmm.numpyro.distribution(state).sample(jax.random.key(2), (5,)).shape
         (5, 2)
     """
-    check_one_lane(state, "distribution")
+    state = state_of(state, "distribution")
     weights, means, covariances = mixture(state)
     return mixture_of(weights, dist.MultivariateNormal(means, scale_tril=cholesky(covariances)))
 
 
-def predictive(state: State) -> dist.MixtureSameFamily:
+def predictive(state: State | Fitted) -> dist.MixtureSameFamily:
     """The density of `log_prob` as a NumPyro distribution: the posterior predictive.
 
     For full covariances it is a mixture of Student-t distributions, for diagonal covariances a
@@ -52,9 +52,9 @@ def predictive(state: State) -> dist.MixtureSameFamily:
         >>> type(jaxgmm.numpyro.predictive(state).component_distribution).__name__
         'MultivariateStudentT'
     """
+    state = state_of(state, "predictive")
     if state.view.point:
         return distribution(state)
-    check_one_lane(state, "predictive")
     components = state.posterior.components.predictive()
     found = components.numpyro()
     return mixture_of(state.posterior.weights.mean(), found or _Numerical(components))

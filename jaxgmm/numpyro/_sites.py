@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 from jax import Array
 
 from jaxgmm._estep.structures import structure
-from jaxgmm._lane.state import State, check_one_lane
+from jaxgmm._lane.state import Fitted, State, state_of
 from jaxgmm._model.prior import Prior
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.bijections import interior
@@ -61,7 +61,7 @@ def _normals(mean: Array, covariance: Array) -> dist.Distribution:
     return dist.Normal(mean, jnp.sqrt(variances)).to_event(1)
 
 
-def init_values(state: State) -> dict[str, Array]:
+def init_values(state: State | Fitted) -> dict[str, Array]:
     """The sites of `model` at a fit, for ``numpyro.infer.init_to_value(values=...)``.
 
     After EM they are the estimate, after CAVI and SVI the posterior's expectations.
@@ -77,7 +77,7 @@ def init_values(state: State) -> dict[str, Array]:
         >>> sorted(jaxgmm.numpyro.init_values(state))
         ['means', 'precision_cholesky', 'weights']
     """
-    check_one_lane(state, "init_values")
+    state = state_of(state, "init_values")
     m, p = state.view.estimate(state.posterior), state.posterior
     values = {"means": m.means}
     if p.weights.n_components > 1 and p.weights.site() is not None:

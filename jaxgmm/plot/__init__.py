@@ -1,15 +1,15 @@
 """Pictures on your matplotlib axes: each function takes and returns axes, without pyplot.
 
-The module needs matplotlib (``pip install "jaxgmm[plot]"``) and an import of its own. `points`,
-`ellipses` and `density` are layers: draw them on the same axes in any order, and call
-``ax.legend()`` if you want a legend. The other functions draw whole pictures with a legend.
+The module needs matplotlib (``pip install "jaxgmm[plot]"``). `points`, `ellipses` and `density`
+are layers: draw them on the same axes in any order, and call ``ax.legend()`` if you want a legend.
+The other functions draw whole pictures with a legend.
 
 Component k looks the same in all pictures. The colours are those of Okabe & Ito (2008), which
 people with any kind of colour vision can tell apart. Each colour has its own marker and line style.
 To number the components from left to right, draw `jaxgmm.order_components` of the state.
 
 Example:
-    >>> import jax, jaxgmm, jaxgmm.plot
+    >>> import jax, jaxgmm
     >>> x = jax.random.normal(jax.random.key(0), (100, 2))
     >>> state = jaxgmm.fit(jax.random.key(1), x, jaxgmm.em(jaxgmm.flat_prior(1, 2))).best
     >>> names = ("length (mm)", "mass (g)")
@@ -18,6 +18,13 @@ Example:
     >>> ax.get_xlabel()
     'length (mm)'
 """
+
+try:
+    import matplotlib  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        'jaxgmm.plot needs matplotlib; install it with pip install "jaxgmm[plot]".'
+    ) from error
 
 from jaxgmm.plot._density import density
 from jaxgmm.plot._ellipses import ellipses

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from jaxgmm._lane.state import State
 from jaxgmm._mixture.mixture import Mixture
+from jaxgmm._numerics.calls import usage
 from jaxgmm.plot._model import (
     Parameters,
     as_mixture,
@@ -23,6 +24,7 @@ from jaxgmm.plot._style import new_axes
 _SIDE = 200  # points of the grid in each direction
 
 
+@usage("jaxgmm.plot.density(result)")
 def density(
     model: State | Mixture | Any,
     features: Sequence[int] = (0, 1),
@@ -43,7 +45,7 @@ def density(
     it would look like noise. `ellipses` shows it.
 
     Args:
-        model: a `State` of one lane, or a `Mixture`.
+        model: a fit, of which the best state counts, or a `Mixture`.
         features: the features of the horizontal and the vertical axis.
         ax: axes to draw on; by default new axes.
         limits: ``((left, right), (bottom, top))``; by default the limits of axes that already show
@@ -61,7 +63,7 @@ def density(
         >>> jaxgmm.plot.density(mixture, names=["length (mm)", "mass (g)"]).get_ylabel()
         'mass (g)'
     """
-    own = as_mixture(model)
+    model, own = as_mixture(model, "density")
     shares = np.sort(np.atleast_1d(np.asarray(mass, np.float64)))[::-1]
     if not ((shares > 0) & (shares < 1)).all():
         raise ValueError(f"mass must be between 0 and 1, both excluded, but it is {mass}.")

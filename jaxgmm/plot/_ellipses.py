@@ -10,10 +10,12 @@ from matplotlib.patches import Ellipse
 
 from jaxgmm._lane.state import State
 from jaxgmm._mixture.mixture import Mixture
+from jaxgmm._numerics.calls import usage
 from jaxgmm.plot._model import as_mixture, check_features, check_names, drawable, parameters
 from jaxgmm.plot._style import new_axes, style
 
 
+@usage("jaxgmm.plot.ellipses(result)")
 def ellipses(
     model: State | Mixture | Any,
     mass: Sequence[float] = (0.5, 0.95),
@@ -34,7 +36,7 @@ def ellipses(
     failed lane. If a covariance is singular, its ellipse is a line.
 
     Args:
-        model: a `State` of one lane, or a `Mixture`.
+        model: a fit, of which the best state counts, or a `Mixture`.
         mass: masses between 0 and 1, with one ellipse for each.
         features: the features of the horizontal and the vertical axis.
         ax: axes to draw on; by default new axes.
@@ -50,7 +52,7 @@ def ellipses(
         >>> print(f"{jaxgmm.plot.ellipses(mixture, [0.95]).patches[0].width / 2:.3f}")
         2.448
     """
-    own = as_mixture(model)
+    model, own = as_mixture(model, "ellipses")
     shares = np.atleast_1d(np.asarray(mass, np.float64))
     if not ((shares > 0) & (shares < 1)).all():
         raise ValueError(f"mass must be between 0 and 1, both excluded, but it is {mass}.")

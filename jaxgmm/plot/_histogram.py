@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jax.typing import ArrayLike
 from matplotlib.axes import Axes
 
+from jaxgmm._estep.data import Samples
 from jaxgmm._lane.state import State
 from jaxgmm._mixture.mixture import Mixture, check_fitted_samples
+from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.checks import check_positive_int
 from jaxgmm.plot._model import (
     Parameters,
@@ -23,9 +24,10 @@ from jaxgmm.plot._model import (
 from jaxgmm.plot._style import DARK, new_axes, style
 
 
+@usage("jaxgmm.plot.histogram(result, x, feature=0)")
 def histogram(
     model: State | Mixture | Any,
-    x: ArrayLike,
+    x: Samples,
     feature: int = 0,
     ax: Axes | None = None,
     *,
@@ -41,7 +43,7 @@ def histogram(
     the histogram, as in a collapsed lane, the axis ends at twice the tallest bar.
 
     Args:
-        model: a `State` of one lane, or a `Mixture`.
+        model: a fit, of which the best state counts, or a `Mixture`.
         x: samples, ``(N, D)``; all of them are counted.
         feature: the feature to draw.
         ax: axes to draw on; by default new axes.
@@ -61,10 +63,11 @@ def histogram(
         >>> [line.get_label() for line in ax.lines]
         ['density', 'component 0']
     """
-    own = as_mixture(model)
+    model, own = as_mixture(model, "histogram")
     (chosen,) = check_features(feature, own.means.shape[1], 1)
     label = check_names(names, own.means.shape[1])[chosen]
-    column = np.asarray(check_fitted_samples(model, x, values=False)[:, chosen], np.float64)
+    x = check_fitted_samples(model, x, "histogram", values=False)[1]
+    column = np.asarray(x[:, chosen], np.float64)
     root = min(max(math.isqrt(len(column)), 10), 80)
     n_bins = root if bins is None else check_positive_int("bins", bins)
 

@@ -12,7 +12,7 @@ from jaxgmm._estep.potentials import logits
 from jaxgmm._lane.state import State
 from jaxgmm._mixture.algebra import marginal_of
 from jaxgmm._mixture.density import responsibilities_at
-from jaxgmm._mixture.mixture import Mixture, check_mixture, is_predictive, mixture, view
+from jaxgmm._mixture.mixture import Mixture, check_fitted, is_predictive, mixture, view
 from jaxgmm._numerics.blocks import map_blocks
 
 # Where more rows would be drawn than this, a random subset of as many is.
@@ -27,16 +27,10 @@ class Parameters(NamedTuple):
     covariances: np.ndarray
 
 
-def as_mixture(model: Any) -> Mixture:
-    """The mixture to draw, of one lane."""
-    if not isinstance(model, State):
-        return check_mixture(model, values=False)  # what is left of a failed one is drawn
-    if model.objective.ndim:
-        raise ValueError(
-            f"this state holds {model.objective.shape[0]} lanes, but a picture is of one; "
-            "pass result.best."
-        )
-    return mixture(model)
+def as_mixture(model: Any, what: str) -> tuple[State | Mixture, Mixture]:
+    """What is drawn, of one lane, and its mixture."""
+    model = check_fitted(model, what, values=False)  # what is left of a failed one is drawn
+    return model, mixture(model) if isinstance(model, State) else model
 
 
 def parameters(model: Mixture, features: Sequence[int]) -> Parameters:
@@ -91,7 +85,7 @@ def component_log_densities(
     Where these are all the features of a state, of the density that `jaxgmm.log_prob` gives; else
     of the marginal of its `mixture`. Components that have none have -inf.
     """
-    own = as_mixture(model)
+    own = as_mixture(model, "plot")[1]
     x = jnp.asarray(at, own.means.dtype)
     if is_predictive(model) and len(features) == own.means.shape[1]:
         values = _predictive(model, x[:, np.argsort(features)])

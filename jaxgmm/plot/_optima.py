@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from jaxgmm._fit.result import Result
+from jaxgmm._numerics.calls import described
 from jaxgmm.plot._style import COLOURS, GREY, nats, new_axes, remark
 
 
@@ -34,7 +35,9 @@ def optima(result: Result | Any, ax: Axes | None = None, *, tolerance: float | N
         'lanes'
     """
     if not isinstance(result, Result):
-        raise ValueError(f"expected the Result of a fit, but got a {type(result).__name__}.")
+        raise ValueError(
+            f"expected the Result of jaxgmm.fit(key, x, algorithm), but got {described(result)}."
+        )
     found = result.optima(tolerance)
     if not found:
         raise ValueError(

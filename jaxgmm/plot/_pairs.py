@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jax.typing import ArrayLike
 from matplotlib.figure import Figure, SubFigure
 
+from jaxgmm._estep.data import Samples
 from jaxgmm._lane.state import State
 from jaxgmm._mixture.mixture import Mixture, check_fitted_samples
+from jaxgmm._numerics.calls import usage
 from jaxgmm.plot._ellipses import ellipses
 from jaxgmm.plot._histogram import histogram
 from jaxgmm.plot._model import (
@@ -22,9 +23,10 @@ from jaxgmm.plot._points import points
 _MOST = 8
 
 
+@usage("jaxgmm.plot.pairs(result, x)")
 def pairs(
     model: State | Mixture | Any,
-    x: ArrayLike,
+    x: Samples,
     features: Sequence[int] | None = None,
     figure: Figure | SubFigure | None = None,
     *,
@@ -34,7 +36,7 @@ def pairs(
     """The `histogram` of each feature on the diagonal; `points` and `ellipses` of each pair below.
 
     Args:
-        model: a `State` of one lane, or a `Mixture`.
+        model: a fit, of which the best state counts, or a `Mixture`.
         x: samples, ``(N, D)``; of more than 5,000 samples `points` draws a subset.
         features: two or more features to draw, in this order; by default all, at most 8.
         figure: a `Figure` or `SubFigure` without axes; by default a new figure, which is
@@ -56,8 +58,8 @@ def pairs(
         >>> jaxgmm.plot.pairs(mixture, x).shape
         (3, 3)
     """
-    own = as_mixture(model)
-    x = check_fitted_samples(model, x, values=False)
+    model, own = as_mixture(model, "pairs")
+    x = check_fitted_samples(model, x, "pairs", values=False)[1]
     d = own.means.shape[1]
     wanted = range(d) if features is None else features
     n = len(wanted)

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jax.typing import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
+from jaxgmm._estep.data import Samples
 from jaxgmm._lane.state import State
 from jaxgmm._mixture.mixture import Mixture, check_fitted_samples
+from jaxgmm._numerics.calls import usage
 from jaxgmm.plot._model import (
     as_mixture,
     check_features,
@@ -25,9 +26,10 @@ _SURE = 0.75
 _GAMMA = 2.2
 
 
+@usage("jaxgmm.plot.points(result, x)")
 def points(
     model: State | Mixture | Any,
-    x: ArrayLike,
+    x: Samples,
     features: Sequence[int] = (0, 1),
     ax: Axes | None = None,
     *,
@@ -41,7 +43,8 @@ def points(
     and a remark above the axes mentions it. In a PDF or SVG, more than 1,000 samples are an image.
 
     Args:
-        model: a `State` of one lane, or a `Mixture`; all features count for the colours.
+        model: a fit, of which the best state counts, or a `Mixture`; all features count for the
+            colours.
         x: samples, ``(N, D)``.
         features: the features of the horizontal and the vertical axis.
         ax: axes to draw on; by default new axes.
@@ -58,9 +61,9 @@ def points(
         >>> print(jaxgmm.plot.points(mixture, x, features=(0, 2)).get_ylabel())
         x[:, 2]
     """
-    own = as_mixture(model)
+    model, own = as_mixture(model, "points")
     n_components, n_features = own.means.shape
-    x = check_fitted_samples(model, x, values=False)
+    x = check_fitted_samples(model, x, "points", values=False)[1]
     chosen = check_features(features, n_features, 2)
     labels = check_names(names, n_features)
     n_samples, rows = x.shape[0], subset(x.shape[0])

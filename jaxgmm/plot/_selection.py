@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from jaxgmm._fit.selection import CRITERIA, Selection
+from jaxgmm._numerics.calls import described
 from jaxgmm.plot._style import INK, new_axes, style
 
 _NAMES = {
@@ -33,6 +34,11 @@ def selection(selection: Selection, ax: Axes | None = None) -> Axes:
         >>> print(jaxgmm.plot.selection(found).get_xlabel())
         number of components K
     """
+    if not isinstance(selection, Selection):
+        raise ValueError(
+            "expected the Selection of jaxgmm.select(key, x, range(1, 6)), but got "
+            f"{described(selection)}."
+        )
     ax = new_axes() if ax is None else ax
     name = selection.criterion
     table = selection.table

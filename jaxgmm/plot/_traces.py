@@ -8,6 +8,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from jaxgmm._fit.result import Result
 from jaxgmm._lane.status import Status
+from jaxgmm._numerics.calls import described
 from jaxgmm._numerics.checks import check_positive_int
 from jaxgmm.plot._style import ALARM, GREY, INK, nats, new_axes
 
@@ -92,7 +93,9 @@ def traces(result: Result | Any, ax: Axes | None = None, *, first: int = 1) -> A
 def _history(result: Any, first: int) -> np.ndarray:
     """The recorded objectives from an iteration on, (T, R); NaN where a lane did none."""
     if not isinstance(result, Result):
-        raise ValueError(f"expected the Result of a fit, but got a {type(result).__name__}.")
+        raise ValueError(
+            f"expected the Result of jaxgmm.fit(key, x, algorithm), but got {described(result)}."
+        )
     if result.history is None:
         raise ValueError(
             "this result has no history to draw; fit again with jaxgmm.fit(..., history=True)."

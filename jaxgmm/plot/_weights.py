@@ -11,12 +11,14 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxgmm._lane.state import State
 from jaxgmm._mixture.mixture import Mixture
+from jaxgmm._numerics.calls import usage
 from jaxgmm.plot._model import as_mixture
 from jaxgmm.plot._style import INK, new_axes, style
 
 _DRAWS = 4000
 
 
+@usage("jaxgmm.plot.weights(key, result)")
 def weights(
     key: Array, model: State | Mixture | Any, mass: float = 0.95, ax: Axes | None = None
 ) -> Axes:
@@ -28,7 +30,7 @@ def weights(
 
     Args:
         key: PRNG key for the draws.
-        model: a `State` of one lane, or a `Mixture`.
+        model: a fit, of which the best state counts, or a `Mixture`.
         mass: probability of the credible interval, between 0 and 1.
         ax: axes to draw on; by default new axes.
 
@@ -44,7 +46,7 @@ def weights(
         >>> ax.get_ylabel()
         'weight, with 95 % credible interval'
     """
-    own = as_mixture(model)
+    model, own = as_mixture(model, "weights")
     if not 0 < mass < 1:
         raise ValueError(f"mass must be between 0 and 1, both excluded, but it is {mass}.")
     ax = new_axes() if ax is None else ax

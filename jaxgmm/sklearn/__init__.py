@@ -4,6 +4,13 @@
 needs scikit-learn: ``pip install "jaxgmm[sklearn]"``.
 """
 
+try:
+    import sklearn  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        'jaxgmm.sklearn needs scikit-learn; install it with pip install "jaxgmm[sklearn]".'
+    ) from error
+
 from jaxgmm.sklearn._bayesian import BayesianGaussianMixture
 from jaxgmm.sklearn._gaussian import GaussianMixture
 

@@ -48,8 +48,9 @@ def test_what_rows_say_of_themselves():
     assert ROWS.total == WEIGHT.sum()
     assert Rows(x).total == 80
     mean, covariance = ROWS.moments()
-    np.testing.assert_allclose(mean, np.mean(x, axis=0), rtol=1e-12)
-    np.testing.assert_allclose(covariance, np.cov(np.asarray(x).T), rtol=1e-12)
+    np.testing.assert_allclose(mean, np.average(x, axis=0, weights=WEIGHT), rtol=1e-12)
+    counted = np.cov(np.asarray(x).T, fweights=np.asarray(WEIGHT, int))
+    np.testing.assert_allclose(covariance, counted, rtol=1e-12)
     np.testing.assert_allclose(ROWS.moments("diag")[1], np.diag(covariance), rtol=1e-12)
     few = ROWS.sample(KEY, 10)
     assert few.x.shape == (10, 2)

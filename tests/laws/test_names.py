@@ -1,5 +1,9 @@
 """The public names: few flat ones, namespaces for the others, and where old ones have gone."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 
 import jaxgmm
@@ -28,3 +32,45 @@ def test_every_public_name_is_there_and_unique():
         assert len(set(space.__all__)) == len(space.__all__)
         for name in space.__all__:
             assert getattr(space, name) is not None
+
+
+BRIDGES = """
+import json, sys
+import jaxgmm
+
+def there():
+    return [n for n in ("matplotlib", "sklearn", "numpyro", "optax") if n in sys.modules]
+
+found = {"at first": there(), "dir": [n in dir(jaxgmm) for n in ("plot", "sklearn", "numpyro")]}
+jaxgmm.numpyro.model
+found["numpyro"] = there()
+for name in ("matplotlib", "sklearn"):
+    sys.modules[name] = None
+for bridge in ("plot", "sklearn"):
+    try:
+        getattr(jaxgmm, bridge)
+    except ImportError as error:
+        found[bridge] = str(error)
+for name in ("matplotlib", "sklearn"):
+    del sys.modules[name]
+found["later"] = [jaxgmm.plot.points.__name__, jaxgmm.sklearn.GaussianMixture.__name__]
+json.dump(found, sys.stdout)
+"""
+
+
+def test_bridges_are_imported_when_they_are_used():
+    done = subprocess.run(
+        [sys.executable, "-c", BRIDGES], capture_output=True, text=True, check=True, timeout=120
+    )
+    found = json.loads(done.stdout)
+    assert found["at first"] == []
+    assert found["dir"] == [True] * 3
+    assert "numpyro" in found["numpyro"]
+    for bridge in ("plot", "sklearn"):
+        assert f'pip install "jaxgmm[{bridge}]"' in found[bridge]
+    assert found["later"] == ["points", "GaussianMixture"]
+
+
+def test_names_of_scikit_learn_are_answered():
+    with pytest.raises(AttributeError, match=r"use jaxgmm\.sklearn\.GaussianMixture\("):
+        jaxgmm.GaussianMixture  # noqa: B018

@@ -290,7 +290,7 @@ GOOD = random_mixture(0)
 BAD = {
     "state": (
         lambda: moments(jaxgmm.em(jaxgmm.flat_prior(2, 2))),
-        r"Mixture.*EM.*mixture\(state\)",
+        r"Mixture.*EM.*mixture\(result\)",
     ),
     "shape": (lambda: moments(GOOD._replace(weights=jnp.ones(2))), r"\(3,\), \(3, 3\).*\(2,\)"),
     "lanes": (lambda: moments(Mixture(*(a[None] for a in GOOD))), r"jax\.vmap"),

@@ -218,6 +218,36 @@ def test_criteria_with_known_covariance(name: str, fitted):
     np.testing.assert_allclose(jaxgmm.aic(state, x), -2 * log_likelihood + 2 * df)
 
 
+def test_criteria_of_a_mixture_need_the_number_of_parameters(fitted):
+    state, x = fitted("em")
+    m, weight = jaxgmm.mixture(state), np.arange(150) % 4 + 0.5
+    df = state.posterior.n_parameters
+    for criterion in (jaxgmm.bic, jaxgmm.aic, jaxgmm.icl):
+        for rows in (x, jaxgmm.Rows(x, weight)):
+            found = criterion(m, rows, n_parameters=df)
+            np.testing.assert_allclose(found, criterion(state, rows), rtol=1e-12)
+        with pytest.raises(ValueError, match=rf"{criterion.__name__}\(mixture.*n_parameters={df}"):
+            criterion(m, x)
+    gap = jaxgmm.bic(state, x, n_parameters=df + 2) - jaxgmm.bic(state, x)
+    np.testing.assert_allclose(gap, 2 * np.log(150), rtol=1e-10)
+
+
+def test_importance_weights_at_the_scale_of_their_effective_number(fitted):
+    """The scale of such weights then does not matter, and equal ones are none."""
+    state, x = fitted("em")
+    w = np.random.default_rng(0).exponential(size=150)
+
+    def bic(w: np.ndarray) -> jax.Array:
+        return jaxgmm.bic(state, x, sample_weight=w * w.sum() / (w**2).sum())
+
+    np.testing.assert_allclose(bic(w), bic(7 * w), rtol=1e-12)
+    np.testing.assert_allclose(bic(np.full(150, 0.3)), jaxgmm.bic(state, x), rtol=1e-12)
+    n, density = w.sum() ** 2 / (w**2).sum(), jaxgmm.log_prob(state, x)
+    df = state.posterior.n_parameters
+    expected = -2 * n * np.average(density, weights=w) + df * np.log(n)
+    np.testing.assert_allclose(bic(w), expected, rtol=1e-10)
+
+
 def test_elbo_on_weighted_rows(fitted):
     for name in ("em", "cavi"):
         state, x = fitted(name)

@@ -359,7 +359,7 @@ def held_out(n: int, sets: int) -> dict[str, np.ndarray]:
 X = clusters(n=5)
 BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "width": (lambda: jaxgmm.log_prob(TWO, X), "x has 2 features.*mixture has 1"),
-    "no mixture": (lambda: jaxgmm.log_prob(3, X), r"jaxgmm\.Mixture, but got a int"),
+    "no mixture": (lambda: jaxgmm.log_prob(3, X), r"or a jaxgmm\.Mixture, but it was given 3"),
     "no feature": (lambda: cdf(state_of("full"), 0.0), "2 features.*feature=0 to 1"),
     "feature": (lambda: quantile(TWO, 0.5, feature=1), "from 0 to 0, but it is 1"),
     "p": (lambda: quantile(TWO, 1.5), r"from 0 to 1, but they are 1\.5"),

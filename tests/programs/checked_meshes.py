@@ -17,6 +17,8 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 import jax.numpy as jnp
 import numpy as np
+import optax
+import pytest
 from jax import Array, lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -96,8 +98,53 @@ def on_explicit_axes() -> dict[str, float]:
     return out
 
 
+def runs(everything: bool) -> dict[str, float]:
+    """`init` and `run`, with lanes of their own on each device, and with rows of their own."""
+    prior = jaxgmm.default_prior(X, 2)
+    algorithms = {"em": jaxgmm.em(prior)}
+    if everything:
+        algorithms |= {
+            "squarem": jaxgmm.squarem(jaxgmm.cavi(prior)),
+            "gradients": jaxgmm.svi(prior, optax.adam(0.1), view="expectation"),
+        }
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    keys, half = jax.random.split(jax.random.key(0), 4), X.shape[0] // 2
+
+    def go(algorithm: Any, keys: Array, x: Array) -> Any:
+        states = jax.vmap(algorithm.init, (0, None))(keys, x)
+        return jaxgmm.run(algorithm, states, x, max_iter=5, history_length=3)
+
+    out = {}
+    for name, algorithm in algorithms.items():
+        for axes in ((ROWS, WHOLE), (WHOLE, ROWS)):
+            there = jax.shard_map(
+                go,
+                mesh=mesh,
+                in_specs=(WHOLE, *axes),
+                out_specs=(ROWS, PartitionSpec(None, "data")),
+            )
+            states, history = jax.jit(there)(algorithm, keys, X)
+            if axes[0] == ROWS:
+                expected = jax.jit(go)(algorithm, keys, X)[1]
+            else:
+                parts = [jax.jit(go)(algorithm, keys, x)[1] for x in (X[:half], X[half:])]
+                expected = np.concatenate(parts, axis=1)
+            key = f"{name}, {'lanes' if axes[0] == ROWS else 'rows'} of its own"
+            out[key] = gap(history, expected)
+            assert int(states.n_iter.min()) > 1
+    fit = jax.shard_map(
+        lambda key, x: jaxgmm.fit(key, x, algorithms["em"]).states.objective,
+        mesh=mesh,
+        in_specs=(WHOLE, ROWS),
+        out_specs=ROWS,
+    )
+    with pytest.raises(ValueError, match=r"call jaxgmm.run\(algorithm, states, x\) there"):
+        fit(keys[0], X)
+    return out
+
+
 if __name__ == "__main__":
-    found = on_explicit_axes()
+    found = on_explicit_axes() | runs(len(sys.argv) > 2)
     for family in sys.argv[1:]:
         found |= in_shard_map(family)
     json.dump(found, sys.stdout)
