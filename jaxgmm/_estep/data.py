@@ -147,7 +147,7 @@ def prepare(rows: Rows) -> Data:
     one, total = jnp.ones((), rows.x.dtype), rows.total
     # the effective number of rows is (sum w)^2 / sum w^2 (Kish 1965)
     share = None if rows.weight is None else total / jnp.sum(rows.weight**2)
-    return Data(rows, jnp.mean(rows.x, axis=0), total, one, share)
+    return Data(rows, weighted_mean(rows.x, rows.weight), total, one, share)
 
 
 def as_rows(x: Any, sample_weight: Any = None) -> Rows:

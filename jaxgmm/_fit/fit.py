@@ -158,7 +158,9 @@ def fit(
     rows = check_rows(x, sample_weight)
     check_model(algorithm.prior, rows.x)
     notes = data_notes(rows.x)
-    coordinates = Whitening(x, rows, algorithm)
+    # a start that names no row, and an algorithm that takes no part of the rows for all
+    pads = isinstance(init, str) and algorithm.ascends and mesh is None
+    coordinates = Whitening(x, rows, algorithm, pads)
     inner = coordinates.into(algorithm)
 
     def start(key: Array, n_lanes: int, init: Any) -> Call:

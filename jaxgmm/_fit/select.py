@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
@@ -16,6 +15,7 @@ from jaxgmm._algorithms.base import Algorithm
 from jaxgmm._algorithms.cavi import cavi
 from jaxgmm._algorithms.em import em
 from jaxgmm._estep.data import Rows, Samples, check_rows, floats_of
+from jaxgmm._estep.padded import padded_size
 from jaxgmm._fit.driver import Limits
 from jaxgmm._fit.selection import CRITERIA, Selection
 from jaxgmm._fit.sweep import Options, Outcome, Sweep
@@ -25,9 +25,10 @@ from jaxgmm._model.checks import check_model
 from jaxgmm._model.defaults import default_prior, flat_prior
 from jaxgmm._model.families import FAMILIES
 from jaxgmm._model.padding import unpad
+from jaxgmm._numerics.arrays import as_array
 from jaxgmm._numerics.calls import described, usage
 from jaxgmm._numerics.checks import check_choice, check_non_negative, check_positive_int
-from jaxgmm._numerics.programs import check_process, check_untraced
+from jaxgmm._numerics.programs import check_process, check_untraced, program
 
 
 @usage("jaxgmm.select(key, x, range(1, 11))")
@@ -219,12 +220,18 @@ def _folds(key: Array, rows: Rows, n_folds: int) -> list[Fold]:
     if not 2 <= n_folds <= n_samples:
         raise ValueError(f"n_folds must be from 2 to {n_samples}, the rows of x; got {n_folds}.")
     whole = np.ones(n_samples, x.dtype) if weight is None else np.asarray(weight)
-    order = np.asarray(jax.random.permutation(jax.random.fold_in(key, 1), n_samples))
+    # of a padded number: other numbers of rows share the program
+    order = np.argsort(np.asarray(_noise(key, n=padded_size(n_samples)))[:n_samples])
     fold = np.empty(n_samples, int)
     fold[order] = np.arange(n_samples) % n_folds
     held = [np.where(fold == i, whole, 0).astype(x.dtype) for i in range(n_folds)]
     parts = [(whole, np.zeros_like(whole)), *((whole - h, h) for h in held)]
-    return [(jnp.asarray(a), jnp.asarray(b)) for a, b in parts]
+    return [(as_array(a), as_array(b)) for a, b in parts]
+
+
+@program(static=("n",))
+def _noise(key: Array, *, n: int) -> Array:
+    return jax.random.uniform(jax.random.fold_in(key, 1), (n,))
 
 
 def _run_sweeps(

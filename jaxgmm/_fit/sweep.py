@@ -9,6 +9,7 @@ from jax import Array, lax
 
 from jaxgmm._estep.data import Data, Rows, prepare
 from jaxgmm._estep.log_evidence import log_evidence_on
+from jaxgmm._estep.padded import padded, padded_weight
 from jaxgmm._fit.driver import Driver, Limits, resized
 from jaxgmm._fit.launch import start_groups
 from jaxgmm._fit.search import best_of, moving, search
@@ -56,16 +57,17 @@ class Sweep:
         self, x: Any, algorithms: list[Any], sizes: list[int], rows: Rows, options: Options
     ):
         self.algorithms, self.sizes, self.options = algorithms, sizes, options
-        self.x, self.coordinates = rows.x, Whitening(x, rows, algorithms[0])
-        padded = [a.with_prior(pad(a.prior, sizes[-1])) for a in algorithms]
+        self.x, self.named = rows.x, isinstance(options.init, str)
+        self.coordinates = Whitening(x, rows, algorithms[0], pads=self.named)
+        wide = [a.with_prior(pad(a.prior, sizes[-1])) for a in algorithms]
         # in NumPy, which compiles nothing for another shape
-        stacked = jax.tree.map(lambda *a: np.stack([np.asarray(b) for b in a]), *padded)
-        self.padded = _completed(stacked, rows)
+        stacked = jax.tree.map(lambda *a: np.stack([np.asarray(b) for b in a]), *wide)
+        self.padded = _completed(stacked, padded(rows))
         self.models = self.coordinates.into(self.padded, led=True)
 
     def ahead(self, key: Array, weight: Array | None, held_out: Array | None) -> None:
         """Begin to compile what `run` will call."""
-        rows = replace(self.coordinates.rows, weight=weight)
+        rows = self._weighted(weight)
         if rows.x.committed:
             return
         data = _prepare.on(Effort.QUICK, rows).shapes()
@@ -76,7 +78,17 @@ class Sweep:
         if self.algorithms[0].races and self.sizes[-1] > 1:
             sizes, n = np.asarray(self.sizes), self.options.n_restarts
             moving(key, (_BRANCH, 0), best, sizes, driver, n, n).ahead()
-        self._scoring(best, data, held_out).ahead()
+        self._scoring(best, data, self._longer(held_out)).ahead()
+
+    def _weighted(self, weight: Array | None) -> Rows:
+        """The rows in the coordinates of the fit, with the weights of a fold or of all."""
+        rows = self.coordinates.rows
+        return rows if weight is None else replace(rows, weight=self._longer(weight))
+
+    def _longer(self, weight: Array | None) -> Array | None:
+        if weight is None:
+            return None
+        return padded_weight(weight, self.coordinates.rows.n_samples)
 
     def _driver(self, data: Data) -> Driver:
         o = self.options
@@ -87,9 +99,8 @@ class Sweep:
     ) -> State:
         o, own, sizes = self.options, self.coordinates, np.asarray(self.sizes)
         present = np.arange(sizes[-1]) < sizes[:, None]
-        named = isinstance(o.init, str)
-        rows = replace(own.rows if named else Rows(self.x), weight=weight)
-        standard = own.standard if named else None
+        rows = self._weighted(weight) if self.named else Rows(self.x, weight)
+        standard = own.standard if self.named else None
         arguments = (key, data, self.models, present, o.n_restarts, o.init, rows, standard)
         return start_groups(*arguments, shapes=shapes)
 
@@ -109,7 +120,7 @@ class Sweep:
             KeyboardInterrupt: as soon as there is one: a sweep is whole or it is not.
         """
         o, race, own = self.options, self.algorithms[0].races, self.coordinates
-        data = _prepare(replace(own.rows, weight=weight))
+        data = _prepare(self._weighted(weight))
         driver = self._driver(data)
         progress, interrupted = driver.run(self._starts(key, data, weight), race)
         best = best_of(progress)
@@ -119,8 +130,8 @@ class Sweep:
         if interrupted:
             raise KeyboardInterrupt
         total = float(data.total)
-        scores = np.asarray(self._scoring(best, data, held_out)()) + 0.0
-        held = 0.0 if held_out is None else float(np.sum(held_out, dtype=np.float64))
+        scores = np.asarray(self._scoring(best, data, self._longer(held_out))()) + 0.0
+        held = 0.0 if held_out is None else float(np.sum(np.asarray(held_out), dtype=np.float64))
         scores = _in_units(scores, own.log_det, total, held)
         best, _ = own.back(best, self.padded, total)
         return Outcome(best, scores, total)

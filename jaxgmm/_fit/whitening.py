@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 
 from jaxgmm._algorithms.base import Algorithm
 from jaxgmm._estep.data import Rows
+from jaxgmm._estep.padded import padded
 from jaxgmm._fit.coordinates import (
     Limits,
     coordinates_of,
@@ -44,6 +45,7 @@ class Whitening:
         x: what the user passed: an array of any library, before it was rounded to JAX's default.
         rows: its rows as JAX has them.
         algorithm: whose structure and ``reg_covar`` say how the coordinates may change.
+        pads: whether rows of weight 0 may follow those of the data.
 
     Attributes:
         rows: in these coordinates.
@@ -51,7 +53,7 @@ class Whitening:
         log_det: what the log density of a sample gains on the way back, in nats.
     """
 
-    def __init__(self, x: Any, rows: Rows, algorithm: Algorithm):
+    def __init__(self, x: Any, rows: Rows, algorithm: Algorithm, pads: bool = False):
         kind = algorithm.prior.components.structure
         # a variance that is added in every direction remains one only if all scale alike
         alike = float(np.max(np.asarray(algorithm.view.reg_covar))) > 0
@@ -64,13 +66,14 @@ class Whitening:
         self.to = to = coordinates_of(measure, rows.n_features, kind, alike, limits)
         self.log_det = to.log_det()
         if on_host:
-            moved = moved_on_host(values, to, rows.x.dtype)
-            z = as_array(moved)
+            values = moved_on_host(values, to, rows.x.dtype)
+            z = as_array(values)
             if z.devices() != rows.x.devices():  # else it may go wherever a mesh wants it
-                z = jax.device_put(moved, rows.x.sharding)
+                z = jax.device_put(values, rows.x.sharding)
         else:
             z = moved_on_devices(rows.x, *narrow(rows, to.before, to.matrix))
-        self.rows = Rows(z, rows.weight)
+        moved = replace(rows, x=z)
+        self.rows = padded(moved) if pads else moved
 
     @property
     def standard(self) -> np.ndarray | None:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from jaxgmm._estep.data import Rows, Samples
 from jaxgmm._estep.log_evidence import log_evidence
+from jaxgmm._estep.padded import padded
 from jaxgmm._estep.potentials import Potentials, relative_logits
 from jaxgmm._lane.state import State
 from jaxgmm._mixture.mixture import (
@@ -21,6 +22,7 @@ from jaxgmm._mixture.mixture import (
 from jaxgmm._numerics.blocks import map_blocks
 from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.checks import check_positive_int
+from jaxgmm._numerics.programs import program
 
 
 @usage("jaxgmm.bic(result, x)")
@@ -60,8 +62,7 @@ def bic(
         True
     """
     model, rows = check_fitted_rows(state, x, sample_weight, "bic")
-    penalty = _df(model, n_parameters, "bic") * jnp.log(rows.total)
-    return -2 * _log_likelihood(model, rows) + penalty
+    return _bic(model, padded(rows), _df(model, n_parameters, "bic"))
 
 
 @usage("jaxgmm.aic(result, x)")
@@ -84,7 +85,7 @@ def aic(
         True
     """
     model, rows = check_fitted_rows(state, x, sample_weight, "aic")
-    return -2 * _log_likelihood(model, rows) + 2 * _df(model, n_parameters, "aic")
+    return _aic(model, padded(rows), _df(model, n_parameters, "aic"))
 
 
 @usage("jaxgmm.icl(result, x)")
@@ -108,8 +109,7 @@ def icl(
         True
     """
     model, rows = check_fitted_rows(state, x, sample_weight, "icl")
-    df = _df(model, n_parameters, "icl")
-    return bic(model, rows, n_parameters=df) - 2 * _log_assignment(model, rows)
+    return _icl(model, padded(rows), _df(model, n_parameters, "icl"))
 
 
 def _df(model: State | Mixture, n_parameters: int | None, what: str) -> int:
@@ -127,14 +127,22 @@ def _df(model: State | Mixture, n_parameters: int | None, what: str) -> int:
     )
 
 
-@jax.jit
-def _log_likelihood(state: State | Mixture, rows: Rows) -> Array:
-    return log_evidence(rows, plug_in(state))
+@program()
+def _bic(model: State | Mixture, rows: Rows, df: ArrayLike) -> Array:
+    return df * jnp.log(rows.total) - 2 * log_evidence(rows, plug_in(model))
 
 
-@jax.jit
-def _log_assignment(state: State | Mixture, rows: Rows) -> Array:
-    return log_assignment(plug_in(state), rows.x, rows.weight)
+@program()
+def _aic(model: State | Mixture, rows: Rows, df: ArrayLike) -> Array:
+    return 2 * df - 2 * log_evidence(rows, plug_in(model))
+
+
+@program()
+def _icl(model: State | Mixture, rows: Rows, df: ArrayLike) -> Array:
+    potentials = plug_in(model)
+    likelihood = log_evidence(rows, potentials)
+    sure = log_assignment(potentials, rows.x, rows.weight)
+    return df * jnp.log(rows.total) - 2 * likelihood - 2 * sure
 
 
 def log_assignment(potentials: Potentials, x: Array, weight: Array | None) -> Array:

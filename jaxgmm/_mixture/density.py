@@ -7,11 +7,20 @@ from jaxtyping import Float, Int
 
 from jaxgmm._estep.data import Samples
 from jaxgmm._estep.log_evidence import row_log_evidence
+from jaxgmm._estep.padded import by_row
 from jaxgmm._estep.potentials import Potentials, relative_logits
 from jaxgmm._lane.state import State
-from jaxgmm._mixture.mixture import Mixture, Model, check_fitted_samples, is_predictive, view
+from jaxgmm._mixture.mixture import (
+    Mixture,
+    Model,
+    check_fitted_samples,
+    is_predictive,
+    n_components_of,
+    view,
+)
 from jaxgmm._numerics.blocks import map_blocks
 from jaxgmm._numerics.calls import usage
+from jaxgmm._numerics.programs import program
 
 
 @usage("jaxgmm.log_prob(result, x)")
@@ -32,7 +41,8 @@ def log_prob(state: Model, x: Samples) -> Float[Array, " N"]:
         >>> jaxgmm.log_prob(state, x[:5]).shape
         (5,)
     """
-    return _log_prob(*check_fitted_samples(state, x, "log_prob"))
+    model, x = check_fitted_samples(state, x, "log_prob")
+    return by_row(_log_prob, model, x, n_components_of(model))
 
 
 def log_density(state: State | Mixture, x: Array) -> Array:
@@ -49,7 +59,7 @@ def log_density(state: State | Mixture, x: Array) -> Array:
     return map_blocks(rows, x, 3 * state.posterior.components.mean.size)
 
 
-_log_prob = jax.jit(log_density)
+_log_prob = program()(log_density)
 
 
 @usage("jaxgmm.responsibilities(result, x)")
@@ -66,10 +76,11 @@ def responsibilities(state: Model, x: Samples) -> Float[Array, "N K"]:
         >>> print(jaxgmm.responsibilities(pair, jnp.array([[2.0]])))
         [[0.5 0.5]]
     """
-    return _responsibilities(*check_fitted_samples(state, x, "responsibilities"))
+    model, x = check_fitted_samples(state, x, "responsibilities")
+    return by_row(_responsibilities, model, x, n_components_of(model))
 
 
-@jax.jit
+@program()
 def _responsibilities(state: State | Mixture, x: Array) -> Array:
     return responsibilities_at(view(state), x)
 
@@ -94,10 +105,11 @@ def predict(state: Model, x: Samples) -> Int[Array, " N"]:
         >>> print(jaxgmm.predict(pair, jnp.array([[-1.0], [5.0]])))
         [0 1]
     """
-    return _predict(*check_fitted_samples(state, x, "predict"))
+    model, x = check_fitted_samples(state, x, "predict")
+    return by_row(_predict, model, x, n_components_of(model))
 
 
-@jax.jit
+@program()
 def _predict(state: State | Mixture, x: Array) -> Array:
     return labels_at(view(state), x)
 

@@ -135,6 +135,11 @@ def view(state: State | Mixture) -> Potentials:
     return state.potentials if isinstance(state, State) else estimate(state).potentials()
 
 
+def n_components_of(model: State | Mixture) -> int:
+    """K."""
+    return model.posterior.n_components if isinstance(model, State) else model.means.shape[0]
+
+
 def check_fitted_samples(
     model: Any, x: Samples, what: str, *, values: bool = True
 ) -> tuple[State | Mixture, Array]:

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from jaxgmm._estep.data import Rows, Samples, check_rows, data_covariance, floats_of, weighted_mean
+from jaxgmm._estep.padded import padded
 from jaxgmm._model.families import FAMILIES, KNOWN, WEIGHTS
 from jaxgmm._model.prior import Prior
 from jaxgmm._numerics.arrays import as_array
@@ -117,7 +118,7 @@ def default_prior(
         middle, x = as_array(middle, dtype), as_array(values - middle, dtype)
         rows = replace(rows, x=x)
     name, matrix = (covariance, None) if isinstance(covariance, str) else ("", covariance)
-    return _default(rows, middle, matrix, n_components, name, weights)
+    return _default(padded(rows), middle, matrix, n_components, name, weights)
 
 
 @program(static=("n_components", "covariance", "weights"))

@@ -81,6 +81,8 @@ class Program:
         """The call with these arguments."""
         if _is_tracing():
             return Call(self._function, args, kwargs)
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(args)):
+            effort = Effort.FULL  # under vmap or grad alone: options are for whole programs
         return Call(self._of(effort if on_cpu() else Effort.FULL), args, kwargs)
 
 
@@ -192,7 +194,7 @@ def _is_tracing() -> bool:
 
 
 def _compiled(function: Callable[..., Any], static: tuple[str, ...], effort: Effort) -> Any:
-    return jax.jit(function, static_argnames=static, compiler_options=_options(effort))
+    return jax.jit(function, static_argnames=static, compiler_options=_options(effort) or None)
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from scipy.special import logsumexp, softmax
 from jaxgmm._estep.assigned import from_labels, from_responsibilities
 from jaxgmm._estep.data import Data, Rows
 from jaxgmm._estep.log_evidence import row_log_evidence
+from jaxgmm._estep.padded import padded_size
 from jaxgmm._estep.passes.common import Path
 from jaxgmm._estep.potentials import Potentials
 from jaxgmm._fit.driver import Driver, Limits
@@ -45,14 +46,6 @@ def with_x64(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
 
     return inner
-
-
-def padded_size(n: int) -> int:
-    """The number of rows that n are padded to: a power of two, or an eighth of one more often."""
-    if n <= 1024:
-        return max(32, 1 << (n - 1).bit_length())
-    step = 1 << ((n - 1).bit_length() - 4)
-    return -(-n // step) * step
 
 
 def padded(a: np.ndarray) -> Array:
