@@ -1,7 +1,7 @@
 """Mixtures with scikit-learn's interface; all initialisations run at once, in one program.
 
-`GaussianMixture` and `BayesianGaussianMixture` replace the classes in `sklearn.mixture`. The module
-needs scikit-learn: ``pip install "jaxgmm[sklearn]"``.
+`GaussianMixture` and `BayesianGaussianMixture` derive from the classes in `sklearn.mixture` and
+replace them. The module needs scikit-learn 1.6 or later: ``pip install "jaxgmm[sklearn]"``.
 """
 
 try:

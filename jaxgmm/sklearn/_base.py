@@ -2,17 +2,18 @@
 
 import time
 import warnings
-from abc import ABCMeta, abstractmethod
-from numbers import Integral, Real
+from abc import abstractmethod
+from copy import copy
+from inspect import signature
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn.base import BaseEstimator, DensityMixin
+from sklearn import config_context
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture._base import BaseMixture
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxgmm._estep.data import Data
@@ -22,52 +23,39 @@ from jaxgmm._numerics.arrays import as_array
 from jaxgmm._numerics.programs import check_process
 from jaxgmm._numerics.pytree import replace
 from jaxgmm.sklearn import _programs as programs
-from jaxgmm.sklearn._checks import DEGENERATE, FLOATS, NOT_CONVERGED, ill_defined
+from jaxgmm.sklearn._checks import (
+    FLOATS,
+    NOT_CONVERGED,
+    OWN_STEPS,
+    as_numpy,
+    check_number,
+    has_own_steps,
+    ill_defined,
+    positive_rows,
+)
 from jaxgmm.sklearn._inits import assign
+from jaxgmm.sklearn._onnx import OnnxMixin
 from jaxgmm.sklearn._programs import Description, Model, Parameters, Rule
+from jaxgmm.sklearn._verbose import report
 
-COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+# since scikit-learn 1.8 its checks are told the module of the arrays
+_NAMESPACE = {"xp": np} if "xp" in signature(BaseMixture._check_parameters).parameters else {}
 
 
-class BaseMixture(DensityMixin, BaseEstimator, metaclass=ABCMeta):
-    """Parameters, methods and checks that the two mixtures share."""
+class LanesMixin(OnnxMixin, BaseMixture):
+    """All initialisations in one program; among the bases it comes before scikit-learn's mixture.
 
-    _parameter_constraints: dict = {
-        "n_components": [Interval(Integral, 1, None, closed="left")],
-        "covariance_type": [StrOptions(set(COVARIANCE_TYPES))],
-        "tol": [Interval(Real, 0.0, None, closed="left")],
-        "reg_covar": [Interval(Real, 0.0, None, closed="left")],
-        "max_iter": [Interval(Integral, 0, None, closed="left")],
-        "n_init": [Interval(Integral, 1, None, closed="left")],
-        "init_params": [StrOptions({"kmeans", "random", "random_from_data", "k-means++"})],
-        "random_state": ["random_state"],
-        "warm_start": ["boolean"],
-        "verbose": ["verbose"],
-        "verbose_interval": [Interval(Integral, 1, None, closed="left")],
-    }
+    What it does not replace is inherited from there, and reads the fitted attributes.
+    """
 
-    n_components: int
     covariance_type: str
-    tol: float
-    reg_covar: float
-    max_iter: int
-    n_init: int
-    init_params: str
-    random_state: Any
-    warm_start: bool
-    verbose: int
-    verbose_interval: int
     weights_: np.ndarray
     means_: np.ndarray
     covariances_: np.ndarray
     precisions_: np.ndarray
     precisions_cholesky_: np.ndarray
 
-    # --- what a mixture says of itself ------------------------------------------------------
-
-    @abstractmethod
-    def _check_parameters(self, x: np.ndarray) -> None:
-        """Check the parameters that say something of the data, and set those with defaults."""
+    # --- what a mixture says of itself --------------------------------------------------------
 
     @abstractmethod
     def _rule(self, x: np.ndarray, previous: float) -> Rule:
@@ -82,74 +70,105 @@ class BaseMixture(DensityMixin, BaseEstimator, metaclass=ABCMeta):
         """The fit as a state, without its course."""
 
     @abstractmethod
-    def _model(self, dtype: np.dtype) -> Model:
-        """What predictions need, read off the fitted attributes."""
+    def _parameters(self, found: Description, state: State) -> tuple[Any, ...]:
+        """What scikit-learn's ``_get_parameters`` returns, of a state."""
 
-    def _given(self, x: np.ndarray, rows: np.ndarray | None = None) -> Parameters:
+    @abstractmethod
+    def _added(self) -> Any:
+        """The variance that ``reg_covar`` has added to each covariance."""
+
+    def _log_det_gap(self) -> Any:
+        """What the expected log density of each component is above that of its estimate."""
+        return 0.0
+
+    def _given(
+        self, x: np.ndarray, weight: np.ndarray | None, rows: np.ndarray | None = None
+    ) -> Parameters:
         """The parameters of a start that its assignment, of these rows, does not say."""
         return Parameters()
 
+    def _set_defaults(self, x: np.ndarray, weight: np.ndarray | None) -> None:
+        """Set what `_check_parameters` cannot: it knows of no weights."""
+
     # --- fitting ------------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: Any = None):  # noqa: N803
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None):  # noqa: N803
         """Fit from ``n_init`` starts at once, and keep the one with the highest bound.
 
         Args:
-            X: samples, array-like ``(N, D)``.
+            X: samples, array-like ``(N, D)``. Arrays of other libraries are copied to NumPy.
             y: ignored.
+            sample_weight: ``(N,)``, non-negative: how many times each sample has been observed. So
+                a weight of 2 counts as two rows, a weight of 0 as none, and the likelihood of a
+                sample is raised to the power of its weight. None means 1 each. Starts by
+                ``"kmeans"`` and ``"k-means++"`` are those of the repeated rows; the other two draw
+                by rows.
 
         Returns:
             The estimator itself.
 
         Raises:
-            ValueError: for samples or parameters that scikit-learn refuses, and where every
-                initialization has a component without a covariance.
+            ValueError: for samples, weights or parameters that scikit-learn refuses, and where
+                every initialization has a component without a covariance.
+            TypeError: for an array that cannot be copied to NumPy.
         """
-        self.fit_predict(X, y)
+        self.fit_predict(X, y, sample_weight)
         return self
 
     @programs.with_x64
-    def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:  # noqa: N803
+    @config_context(array_api_dispatch=False)
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:  # noqa: N803
         """`fit`, and the most probable component of each sample: ``(N,)``."""
+        given = as_numpy(X, "X")
+        if self._has_own_steps():
+            if sample_weight is not None:
+                raise ValueError(OWN_STEPS.format(type(self).__name__))
+            labels = super().fit_predict(given, y)
+            self._note(len(labels))
+            return labels
         check_process()
         self._validate_params()
-        x: Any = validate_data(self, X, dtype=FLOATS, ensure_min_samples=2)
-        if len(x) < self.n_components:
-            raise ValueError(
-                "Expected n_samples >= n_components but got "
-                f"n_components = {self.n_components}, n_samples = {len(x)}"
-            )
-        self._check_parameters(x)
+        every: Any = validate_data(self, given, dtype=FLOATS, ensure_min_samples=2)
+        x, weight = positive_rows(every, as_numpy(sample_weight, "sample_weight"))
+        check_number(x, self.n_components)
+        self._check_parameters(x, **_NAMESPACE)
+        self._set_defaults(x, weight)
         began = time.perf_counter()
         resuming = self.warm_start and hasattr(self, "converged_")
         algorithm = self._rule(x, self.lower_bound_ if resuming else -np.inf)
-        data = programs.as_data(x)
+        data = programs.as_data(x, weight)
         if resuming:
             self._check_resumable(x)
             states = programs.stack([self._resumed(algorithm, data)])
         else:
-            states = self._starts(algorithm, data, x)
+            states = self._starts(algorithm, data, x, weight)
         if (np.asarray(states.status) == Status.COLLAPSED).all():
             raise ValueError(ill_defined(x.dtype))
         history = np.empty((0, len(states.status)))
         if self.max_iter > 0:
             states, history = programs.iterate(algorithm, states, data, self.max_iter, self.tol)
-        self._report(states, history, time.perf_counter() - began)
-        self._n_samples = len(x)
-        self._keep(states, history, x)
-        return programs.labels(self._model(x.dtype), x)
+        report(self, states, history, time.perf_counter() - began)
+        self._keep(states, history, x.dtype)
+        self._note(len(x) if weight is None else float(weight.sum(dtype=np.float64)))
+        return programs.labels(self._model(), every)
 
-    def _starts(self, algorithm: Rule, data: Data, x: np.ndarray) -> State:
-        given = self._given(x)
+    def _has_own_steps(self) -> bool:
+        """Whether a subclass replaces a step of scikit-learn's loop, which then is what fits."""
+        return has_own_steps(self, LanesMixin)
+
+    def _starts(
+        self, algorithm: Rule, data: Data, x: np.ndarray, weight: np.ndarray | None
+    ) -> State:
+        given = self._given(x, weight)
         if all(a is not None for a in given):
             # initializations that are all the same
             return programs.stack([programs.start(algorithm, data, None, given)])
         random_state = check_random_state(self.random_state)
         states = []
         for _ in range(self.n_init):
-            rows, to = assign(x, self.n_components, self.init_params, random_state)
+            rows, to = assign(x, weight, self.n_components, self.init_params, random_state)
             these = data if rows is x else programs.as_data(rows)
-            given = self._given(x, rows)
+            given = self._given(x, weight, rows)
             states.append(programs.start(algorithm, these, programs.padded(to), given))
         return programs.stack(states)
 
@@ -162,60 +181,41 @@ class BaseMixture(DensityMixin, BaseEstimator, metaclass=ABCMeta):
                 "warm_start=False, or fit a clone."
             )
 
-    def _keep(self, states: State, history: np.ndarray, x: np.ndarray) -> None:
+    def _keep(self, states: State, history: np.ndarray, dtype: np.dtype) -> None:
         """Set the fitted attributes to those of the best lane."""
         objective, last = np.asarray(states.objective), np.asarray(states.memory)
-        failed = np.isin(last, FAILED)
-        if failed.all():
-            raise ValueError(ill_defined(x.dtype))
-        sound = ~failed & (np.asarray(states.status) != Status.COLLAPSED)
-        among = sound if sound.any() else ~failed
+        among = ~np.isin(last, FAILED)
+        if not among.any():
+            raise ValueError(ill_defined(dtype))
+        sound = among & (np.asarray(states.status) != Status.COLLAPSED)
+        # with reg_covar the likelihood has a maximum; without, a collapsed component's has none
+        if self.reg_covar == 0 and sound.any():
+            among = sound
         if self.max_iter == 0:
             best = int(np.flatnonzero(among)[-1])
         else:
             best = int(np.argmax(np.where(among, objective, -np.inf)))
         self.converged_ = bool(last[best] == Status.CONVERGED)
         self.n_iter_ = int(np.asarray(states.n_iter)[best])
-        self.lower_bounds_ = [float(a) for a in history[: self.n_iter_, best]]
-        self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else -np.inf
-        self._set_parameters(jax.tree.map(lambda a: as_array(np.asarray(a)[best]), states))
+        self.lower_bounds_ = list(history[: self.n_iter_, best].astype(np.float64))
+        self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else np.float64(-np.inf)
+        kept = jax.tree.map(lambda a: as_array(np.asarray(a)[best]), states)
+        found = Description(*(np.array(a) for a in programs.describe(kept)))
+        self._set_parameters(self._parameters(found, kept))
+        # scikit-learn's have 64 bits after some
+        self.weights_ = found.weights
         if self.max_iter > 0 and not self.converged_:
-            warnings.warn(NOT_CONVERGED, ConvergenceWarning, stacklevel=5)
-        if self.max_iter > 0 and not sound.any():
-            warnings.warn(DEGENERATE, ConvergenceWarning, stacklevel=5)
+            warnings.warn(NOT_CONVERGED, ConvergenceWarning, stacklevel=6)
 
-    def _set_parameters(self, state: State) -> Description:
-        found = Description(*(np.array(a) for a in programs.describe(state)))
-        self.weights_, self.means_ = found.weights, found.means
-        self.covariances_, self.precisions_cholesky_ = found.covariances, found.precisions_cholesky
-        factor = found.precisions_cholesky
+    def _note(self, total: int | float) -> None:
+        """Set what is ours alone: the number of samples, and which components need reg_covar."""
+        self._n_samples, c = total, self.covariances_
         if self.covariance_type in ("full", "tied"):
-            self.precisions_ = factor @ np.swapaxes(factor, -1, -2)
+            smallest = np.linalg.eigvalsh(c)[..., 0]
         else:
-            self.precisions_ = factor**2
-        return found
-
-    def _report(self, states: State, history: np.ndarray, seconds: float) -> None:
-        """Print what ``verbose`` asks for: lane by lane, since all have run at once."""
-        if not self.verbose:
-            return
-        more = self.verbose > 1
-        for lane, (status, n_iter) in enumerate(
-            zip(np.asarray(states.memory), np.asarray(states.n_iter), strict=True)
-        ):
-            print(f"Initialization {lane}")
-            if self.max_iter == 0:
-                continue
-            bounds = history[: int(n_iter), lane]
-            every = self.verbose_interval
-            for i in range(every, int(n_iter) + 1, every):
-                change = bounds[i - 1] - bounds[i - 2] if i > 1 else np.inf
-                print(f"  Iteration {i}" + (f"\t ll change {change:.5f}" if more else ""))
-            end = "converged" if status == Status.CONVERGED else "did not converge"
-            # no bound where the start has failed
-            bound = bounds[-1] if len(bounds) else -np.inf
-            details = f" time lapse {seconds:.5f}s\t lower bound {bound:.5f}."
-            print(f"Initialization {end}." + (details if more else ""))
+            smallest = c.min(axis=-1) if c.ndim == 2 else c
+        shape = (len(self.means_),)
+        self.regularised_ = np.broadcast_to(smallest < 2 * self._added(), shape).copy()
 
     # --- after the fit ------------------------------------------------------------------------
 
@@ -243,23 +243,36 @@ class BaseMixture(DensityMixin, BaseEstimator, metaclass=ABCMeta):
             memory=(),
         )
 
+    def _model(self) -> Model:
+        """What predictions need, read off the fitted attributes as scikit-learn's do."""
+        factor, d = np.asarray(self.precisions_cholesky_), self.means_.shape[1]
+        const = programs.log_norm(factor, self.covariance_type, d) + self._log_det_gap()
+        with np.errstate(divide="ignore"):  # a weight of 0
+            const = self._estimate_log_weights() + const
+        return Model(const, self.means_, factor, self.covariance_type)
+
+    @config_context(array_api_dispatch=False)
     def _samples(self, X: Any) -> tuple[Model, np.ndarray]:  # noqa: N803
         check_is_fitted(self)
-        x = validate_data(self, X, reset=False, dtype=FLOATS)
-        dtype = np.result_type(x, self.means_)
-        with jax.enable_x64(True):
-            return self._model(dtype), np.asarray(x, dtype)
+        x = validate_data(self, as_numpy(X, "X"), reset=False, dtype=FLOATS)
+        return self._model(), np.asarray(x, np.result_type(x, self.means_))
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """The most probable component of each sample: ``(N,)``."""
+        if self._has_own_steps():
+            return super().predict(X)
         return programs.labels(*self._samples(X))
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
         """The probability of each component for each sample: ``(N, K)``, rows that sum to 1."""
+        if self._has_own_steps():
+            return super().predict_proba(X)
         return programs.responsibilities(*self._samples(X))
 
     def score_samples(self, X: Any) -> np.ndarray:  # noqa: N803
         """The log-likelihood of each sample under the current model, in nats: ``(N,)``."""
+        if self._has_own_steps():
+            return super().score_samples(X)
         return programs.log_norms(*self._samples(X))
 
     def score(self, X: Any, y: Any = None) -> float:  # noqa: N803
@@ -279,22 +292,15 @@ class BaseMixture(DensityMixin, BaseEstimator, metaclass=ABCMeta):
             component.
         """
         check_is_fitted(self)
-        if n_samples < 1:
-            raise ValueError(
-                f"Invalid value for 'n_samples': {n_samples} . The sampling requires at least one "
-                "sample."
-            )
-        rng = check_random_state(self.random_state)
-        weights = np.asarray(self.weights_, np.float64)
-        counts = rng.multinomial(n_samples, weights / weights.sum())
-        shared = self.covariance_type == "tied"
-        out = []
-        for k, (mean, count) in enumerate(zip(self.means_, counts, strict=True)):
-            covariance = self.covariances_ if shared else self.covariances_[k]
-            if np.ndim(covariance) == 2:
-                out.append(rng.multivariate_normal(mean, covariance, int(count)))
-            else:
-                noise = rng.standard_normal(size=(int(count), len(mean)))
-                out.append(mean + noise * np.sqrt(covariance))
-        x = np.concatenate(out).astype(np.float64, copy=False)
-        return x, np.repeat(np.arange(len(counts), dtype=np.int64), counts)
+        # weights in float32, whose sum in 64 bits may be above 1, are refused by NumPy
+        double, weights = copy(self), np.asarray(self.weights_, np.float64)
+        double.weights_ = weights / weights.sum()
+        return super(LanesMixin, double).sample(n_samples)
+
+    # --- for others ---------------------------------------------------------------------------
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        # what is returned is NumPy's
+        tags.array_api_support = False
+        return tags

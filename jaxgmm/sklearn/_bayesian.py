@@ -1,10 +1,11 @@
 """BayesianGaussianMixture: variational inference by coordinate ascent."""
 
-from numbers import Real
 from typing import Any
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, StrOptions
+from scipy.special import digamma
+from sklearn import mixture
+from sklearn.mixture._gaussian_mixture import _estimate_log_gaussian_prob
 
 from jaxgmm._estep.data import Data
 from jaxgmm._lane.state import State, initial_state
@@ -12,21 +13,21 @@ from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import Expectation
 from jaxgmm._numerics.arrays import as_array
 from jaxgmm.sklearn import _programs as programs
-from jaxgmm.sklearn._base import BaseMixture
-from jaxgmm.sklearn._checks import check_floats, check_positive_definite, check_shape
-from jaxgmm.sklearn._priors import components_of, is_singular, weights_of
-from jaxgmm.sklearn._programs import Description, Model
+from jaxgmm.sklearn._base import LanesMixin
+from jaxgmm.sklearn._evidence import log_evidence
+from jaxgmm.sklearn._priors import components_of, covariance_of, is_singular, weights_of
+from jaxgmm.sklearn._programs import Description
 from jaxgmm.sklearn._rules import BayesianRule
 
-_POSITIVE = Interval(Real, 0.0, None, closed="neither")
 
-
-class BayesianGaussianMixture(BaseMixture):
+class BayesianGaussianMixture(LanesMixin, mixture.BayesianGaussianMixture):
     """Variational Bayesian Gaussian mixture (CAVI), with the interface of scikit-learn's.
 
-    It replaces `sklearn.mixture.BayesianGaussianMixture`. Constructor, fitted attributes, methods,
-    errors and warnings are the same, and so are the starts for a ``random_state``. All ``n_init``
-    initialisations run at once. See `GaussianMixture` for precision and compilation.
+    It derives from `sklearn.mixture.BayesianGaussianMixture` and replaces it. Constructor, fitted
+    attributes, methods, errors and warnings are the same, and so are the starts for a
+    ``random_state``. All ``n_init`` initialisations run at once. See `GaussianMixture` for
+    precision, compilation, subclasses and arrays of other libraries. With ``sample_weight`` the
+    evidence is that of repeated rows, so that the sum of the weights is the number of observations.
 
     With full covariances and ``"dirichlet_distribution"`` every iteration equals scikit-learn's up
     to rounding, and so do the posterior and all predictions. In the other cases scikit-learn's
@@ -98,6 +99,8 @@ class BayesianGaussianMixture(BaseMixture):
         weight_concentration_prior_: a number; the other priors' attributes are
             ``mean_precision_prior_``, ``mean_prior_``, ``degrees_of_freedom_prior_`` and
             ``covariance_prior_``.
+        regularised_: ``(K,)``, whether more than half of a component's variance, in some direction,
+            is ``reg_covar``.
         n_features_in_: D.
         feature_names_in_: names of the features, if the samples have any.
 
@@ -112,94 +115,23 @@ class BayesianGaussianMixture(BaseMixture):
         [0 1]
     """
 
-    _parameter_constraints: dict = {
-        **BaseMixture._parameter_constraints,
-        "weight_concentration_prior_type": [
-            StrOptions({"dirichlet_process", "dirichlet_distribution"})
-        ],
-        "weight_concentration_prior": [None, _POSITIVE],
-        "mean_precision_prior": [None, _POSITIVE],
-        "mean_prior": [None, "array-like"],
-        "degrees_of_freedom_prior": [None, _POSITIVE],
-        "covariance_prior": [None, "array-like", _POSITIVE],
-    }
-
-    def __init__(
-        self,
-        *,
-        n_components: Any = 1,
-        covariance_type: Any = "full",
-        tol: Any = 1e-3,
-        reg_covar: Any = 1e-6,
-        max_iter: Any = 100,
-        n_init: Any = 1,
-        init_params: Any = "kmeans",
-        weight_concentration_prior_type: Any = "dirichlet_process",
-        weight_concentration_prior: Any = None,
-        mean_precision_prior: Any = None,
-        mean_prior: Any = None,
-        degrees_of_freedom_prior: Any = None,
-        covariance_prior: Any = None,
-        random_state: Any = None,
-        warm_start: Any = False,
-        verbose: Any = 0,
-        verbose_interval: Any = 10,
-    ):
-        self.n_components = n_components
-        self.covariance_type = covariance_type
-        self.tol = tol
-        self.reg_covar = reg_covar
-        self.max_iter = max_iter
-        self.n_init = n_init
-        self.init_params = init_params
-        self.weight_concentration_prior_type = weight_concentration_prior_type
-        self.weight_concentration_prior = weight_concentration_prior
-        self.mean_precision_prior = mean_precision_prior
-        self.mean_prior = mean_prior
-        self.degrees_of_freedom_prior = degrees_of_freedom_prior
-        self.covariance_prior = covariance_prior
-        self.random_state = random_state
-        self.warm_start = warm_start
-        self.verbose = verbose
-        self.verbose_interval = verbose_interval
-
     # --- the priors ---------------------------------------------------------------------------
 
-    def _check_parameters(self, x: np.ndarray) -> None:
-        d = x.shape[1]
-        self.weight_concentration_prior_ = _default(
-            self.weight_concentration_prior, 1.0 / self.n_components
-        )
-        self.mean_precision_prior_ = _default(self.mean_precision_prior, 1.0)
-        if self.mean_prior is None:
-            self.mean_prior_ = x.mean(axis=0)
-        else:
-            self.mean_prior_ = check_floats(self.mean_prior)
-            check_shape(self.mean_prior_, (d,), "means")
-        self.degrees_of_freedom_prior_ = _default(self.degrees_of_freedom_prior, d)
-        if self.degrees_of_freedom_prior_ <= d - 1:
-            raise ValueError(
-                f"The parameter 'degrees_of_freedom_prior' should be greater than {d - 1}, but got "
-                f"{self.degrees_of_freedom_prior_:.3f}."
-            )
-        self.covariance_prior_ = self._checked_covariance_prior(x)
-
-    def _checked_covariance_prior(self, x: np.ndarray) -> Any:
-        d, kind = x.shape[1], self.covariance_type
-        matrix = kind in ("full", "tied")
+    def _set_defaults(self, x: np.ndarray, weight: np.ndarray | None) -> None:
+        if weight is not None and self.mean_prior is None:
+            self.mean_prior_ = np.average(x, axis=0, weights=weight).astype(x.dtype)
         if self.covariance_prior is None:
-            spread = np.atleast_2d(np.cov(x.T)) if matrix else np.var(x, axis=0, ddof=1)
-            if kind == "spherical":
-                spread = spread.mean()
-            if is_singular(spread, x.dtype):
-                spread = spread + self.reg_covar * (np.eye(d) if matrix else 1)
-            return spread
-        if kind == "spherical":
-            return self.covariance_prior
-        prior = check_floats(self.covariance_prior)
-        check_shape(prior, (d, d) if matrix else (d,), f"{kind} covariance_prior")
-        check_positive_definite(prior, kind)
-        return prior
+            if weight is not None:
+                self.covariance_prior_ = covariance_of(x, weight, self.covariance_type)
+            if is_singular(self.covariance_prior_, x.dtype):
+                eye = np.eye(x.shape[1]) if np.ndim(self.covariance_prior_) == 2 else 1
+                self.covariance_prior_ = self.covariance_prior_ + self.reg_covar * eye
+
+    def _added(self) -> Any:
+        count = self.mean_precision_ - self.mean_precision_prior_
+        if self.covariance_type == "tied":
+            count = count.sum()
+        return self.reg_covar * count / self.degrees_of_freedom_
 
     def _prior(self, d: int, dtype: np.dtype) -> Prior:
         k, concentration = self.n_components, np.asarray(self.weight_concentration_prior_)
@@ -229,30 +161,20 @@ class BayesianGaussianMixture(BaseMixture):
 
     # --- the posterior ------------------------------------------------------------------------
 
-    def _set_parameters(self, state: State) -> Description:
-        found = super()._set_parameters(state)
+    def _parameters(self, found: Description, state: State) -> tuple[Any, ...]:
         weights, components = state.posterior.weights, state.posterior.components
-        self.mean_precision_ = np.array(components.mean_precision)
-        self.degrees_of_freedom_ = np.array(components.precisions.degrees())[()]
+        precision = np.array(components.mean_precision)
         if not weights.ordered:
-            self.weight_concentration_ = np.array(weights.concentration)
+            concentration: Any = np.array(weights.concentration)
         else:
-            last = (
-                1
-                + self.mean_precision_[-1:]
-                - self.mean_precision_.dtype.type(self.mean_precision_prior_)
-            )
-            self.weight_concentration_ = (
+            last = 1 + precision[-1:] - precision.dtype.type(self.mean_precision_prior_)
+            concentration = (
                 np.append(np.array(weights.alpha), last),
                 np.append(np.array(weights.beta), np.zeros_like(last)),
             )
-        model = Model(found.const, self.means_, self.precisions_cholesky_, self.covariance_type)
-        self._found = (self._attributes(), model)
-        return found
-
-    def _attributes(self) -> list[Any]:
-        names = ("weight_concentration_", "mean_precision_", "means_", "degrees_of_freedom_")
-        return [getattr(self, name) for name in (*names, "covariances_")]
+        degrees = np.array(components.precisions.degrees())[()]
+        shaped = found.covariances, found.precisions_cholesky
+        return concentration, precision, found.means, degrees, *shaped
 
     def _posterior(self, dtype: np.dtype) -> Prior:
         degrees = np.asarray(self.degrees_of_freedom_)
@@ -276,15 +198,42 @@ class BayesianGaussianMixture(BaseMixture):
         prior = self._prior(self.means_.shape[1], dtype)
         return initial_state(prior, self._posterior(dtype), Expectation())
 
-    def _model(self, dtype: np.dtype) -> Model:
-        fitted, model = self._found
-        if all(a is b for a, b in zip(fitted, self._attributes(), strict=True)):
-            return model
-        # somebody has set another posterior
-        p = programs.expected_potentials(self._posterior(dtype))
-        const, mean, factor = (np.asarray(a) for a in (p.const, p.mean, p.factor))
-        return Model(const, mean, factor, self.covariance_type)
+    def _log_det_gap(self) -> Any:
+        # half of E log|Lambda| - log|E Lambda| (Bishop 2006, eq. 10.65 and B.30), and D / 2 kappa
+        nu, d = np.asarray(self.degrees_of_freedom_), self.means_.shape[1]
+        if self.covariance_type == "diag":
+            gap = d * (digamma(nu / 2) - np.log(nu / 2))
+        elif self.covariance_type == "spherical":
+            gap = d * (digamma(nu * d / 2) - np.log(nu * d / 2))
+        else:
+            gap = digamma((nu[..., None] - np.arange(d)) / 2).sum(axis=-1) - d * np.log(nu / 2)
+        return 0.5 * (gap - d / self.mean_precision_)
 
+    # --- scikit-learn's steps, where its formulas are not the model's -----------------------------
 
-def _default(value: Any, default: Any) -> Any:
-    return default if value is None else value
+    def _estimate_log_prob(self, X: Any, xp: Any = None) -> np.ndarray:  # noqa: N803
+        given = self.means_, self.precisions_cholesky_, self.covariance_type
+        return _estimate_log_gaussian_prob(X, *given) + self._log_det_gap()
+
+    def _m_step(self, X: Any, log_resp: np.ndarray, xp: Any = None) -> None:  # noqa: N803
+        if self.weight_concentration_prior_type == "dirichlet_process":
+            mass = np.exp(log_resp).sum(axis=0)
+            log_resp = log_resp[:, np.argsort(-mass, kind="stable")]
+        super()._m_step(X, log_resp)
+
+    def _estimate_weights(self, nk: np.ndarray) -> None:
+        super()._estimate_weights(nk)
+        if self.weight_concentration_prior_type == "dirichlet_process":
+            self.weight_concentration_[1][-1] = 0
+
+    def _estimate_wishart_tied(self, nk: np.ndarray, xk: np.ndarray, sk: np.ndarray) -> None:
+        # Bishop 2006, eq. 10.62 and 10.63, of a Wishart distribution that all components share
+        total, difference = nk.sum(), xk - self.mean_prior_
+        between = (self.mean_precision_prior_ * nk / self.mean_precision_) * difference.T
+        self.degrees_of_freedom_ = self.degrees_of_freedom_prior_ + total
+        scale = self.covariance_prior_ + total * sk + between @ difference
+        self.covariances_ = scale / self.degrees_of_freedom_
+
+    def _compute_lower_bound(self, log_resp: np.ndarray, log_prob_norm: Any) -> np.float64:
+        entropy = -np.sum(np.exp(log_resp) * log_resp)
+        return np.float64(entropy + log_evidence(self, len(log_resp)))

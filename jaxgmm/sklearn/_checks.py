@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_array
+from sklearn.utils.validation import _check_sample_weight
 
 FLOATS: Any = [np.float64, np.float32]
 
@@ -19,11 +19,37 @@ NOT_CONVERGED = (
     "Best performing initialization did not converge. Try different init parameters, or increase "
     "max_iter, tol, or check for degenerate data."
 )
-DEGENERATE = (
-    "Every initialization ended with a component that rests on too few samples, or whose "
-    "covariance vanishes in some direction: its likelihood is an artefact. Decrease the number of "
-    "components, increase reg_covar, or use BayesianGaussianMixture."
+OWN_STEPS = (
+    "sample_weight was given, but {} replaces a step of scikit-learn's loop, which knows of no "
+    "weights; leave them out, or repeat the rows."
 )
+
+# What scikit-learn's loop calls: whoever replaces one of them wants it called.
+STEPS = {
+    "_initialize_parameters",
+    "_initialize",
+    "_e_step",
+    "_m_step",
+    "_estimate_log_prob",
+    "_estimate_log_weights",
+    "_estimate_weighted_log_prob",
+    "_estimate_log_prob_resp",
+    "_compute_lower_bound",
+    "_get_parameters",
+    "_set_parameters",
+}
+
+
+def has_own_steps(model: Any, base: type) -> bool:
+    """Whether the object, or a class of it below those that derive from the base, has a step."""
+    if STEPS & vars(model).keys():
+        return True
+    for cls in type(model).__mro__:
+        if base in cls.__bases__:
+            return False
+        if STEPS & vars(cls).keys():
+            return True
+    return False
 
 
 def ill_defined(dtype: np.dtype) -> str:
@@ -31,25 +57,42 @@ def ill_defined(dtype: np.dtype) -> str:
     return _ILL_DEFINED + (_ILL_DEFINED_SINGLE if dtype == np.float32 else "")
 
 
-def check_shape(a: np.ndarray, shape: tuple[int, ...], name: str) -> None:
-    """Refuse an array of another shape, as scikit-learn does."""
-    if a.shape != shape:
+def as_numpy(a: Any, name: str) -> Any:
+    """An array of another library as NumPy's; anything else as it is.
+
+    Raises:
+        TypeError: for an array that NumPy cannot read, such as one on a GPU.
+    """
+    if isinstance(a, np.ndarray) or not hasattr(a, "__dlpack__"):
+        return a
+    try:
+        return np.asarray(a) if hasattr(a, "__array__") else np.from_dlpack(a)
+    except Exception as error:
+        kind = f"{type(a).__module__}.{type(a).__qualname__}"
+        raise TypeError(
+            f"Expected {name} in the host's memory, but NumPy cannot read this {kind}: {error} "
+            f"Copy it first: {name}.detach().cpu().numpy() of PyTorch, or cupy.asnumpy({name}) of "
+            "CuPy."
+        ) from error
+
+
+def positive_rows(x: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """The rows of positive weight, and their weights; a row of weight 0 is as if absent."""
+    if sample_weight is None:
+        return x, None
+    weight: Any = _check_sample_weight(sample_weight, x, dtype=x.dtype, ensure_non_negative=True)
+    return x[weight > 0], weight[weight > 0]
+
+
+def check_number(x: np.ndarray, n_components: int) -> None:
+    """Refuse fewer rows than components, or than two."""
+    if len(x) < n_components:
         raise ValueError(
-            f"The parameter '{name}' should have the shape of {shape}, but got {a.shape}"
+            "Expected n_samples >= n_components but got "
+            f"n_components = {n_components}, n_samples = {len(x)}"
         )
-
-
-def check_floats(a: Any, *, allow_nd: bool = False) -> np.ndarray:
-    """An array of floats, finite, as scikit-learn checks the parameters that are arrays."""
-    return check_array(a, dtype=FLOATS, ensure_2d=False, allow_nd=allow_nd)
-
-
-def check_positive_definite(a: np.ndarray, covariance_type: str) -> None:
-    """Refuse what is no precision, or covariance, of its type: ``(D, D)``, ``(D,)`` or scalars."""
-    if covariance_type in ("full", "tied"):
-        if not np.allclose(a, a.T) or (np.linalg.eigvalsh(a) <= 0).any():
-            raise ValueError(
-                f"'{covariance_type} precision' should be symmetric, positive-definite"
-            )
-    elif (a <= 0).any():
-        raise ValueError(f"'{covariance_type} precision' should be positive")
+    if len(x) < 2:
+        raise ValueError(
+            f"Found array with {len(x)} sample(s) of positive weight while a minimum of 2 is "
+            "required."
+        )

@@ -58,3 +58,24 @@ def is_singular(spread: Any, dtype: np.dtype) -> bool:
     correlation = spread / np.outer(sd, sd)
     smallest = np.linalg.eigvalsh(correlation)[0]
     return bool(smallest <= 64 * np.finfo(dtype).eps)
+
+
+def covariance_of(x: np.ndarray, weight: np.ndarray, covariance_type: str) -> Any:
+    """The covariance of samples with likelihood weights, of divisor ``sum(weight) - 1``.
+
+    Raises:
+        ValueError: where the weights sum to 1 or less.
+    """
+    total = weight.sum(dtype=np.float64)
+    if total <= 1:
+        raise ValueError(
+            f"Expected a sample_weight whose sum, the number of observations, is above 1, but got "
+            f"{total:.5g}: there is no default covariance_prior for so few. Scale the weights to "
+            "the number of samples (sample_weight * len(X) / sum(sample_weight)), or give "
+            "covariance_prior."
+        )
+    centred = x - np.average(x, axis=0, weights=weight)
+    if covariance_type in ("full", "tied"):
+        return centred.T @ (weight[:, None] * centred) / (total - 1)
+    variances = weight @ centred**2 / (total - 1)
+    return variances.mean() if covariance_type == "spherical" else variances

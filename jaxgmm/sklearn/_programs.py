@@ -26,10 +26,10 @@ from jaxgmm._lane.status import Status
 from jaxgmm._mixture.density import labels_at, responsibilities_at
 from jaxgmm._model.estimate import Estimate, given_estimate
 from jaxgmm._model.prior import Prior
-from jaxgmm._model.views import Expectation
 from jaxgmm._numerics.arrays import as_array
 from jaxgmm._numerics.programs import Program, effort_of, program
 from jaxgmm._numerics.pytree import all_finite, replace
+from jaxgmm._numerics.special import LOG_2PI
 from jaxgmm.sklearn._rules import BayesianRule, GaussianRule, floor_of
 
 P = ParamSpec("P")
@@ -56,15 +56,16 @@ def padded(a: np.ndarray) -> Array:
     return as_array(a)
 
 
-def as_data(x: np.ndarray) -> Data:
-    """The samples, padded with rows of weight 0."""
-    weight = np.zeros(padded_size(len(x)), x.dtype)
-    weight[: len(x)] = 1
+def as_data(x: np.ndarray, weight: np.ndarray | None = None) -> Data:
+    """The samples, with weights of 1 unless given, padded with rows of weight 0."""
+    filled = np.zeros(padded_size(len(x)), x.dtype)
+    filled[: len(x)] = 1 if weight is None else weight
+    total = len(x) if weight is None else weight.sum(dtype=np.float64)
     # arrays made by NumPy: nothing is compiled for another shape
     return Data(
-        rows=Rows(padded(x), as_array(weight)),
+        rows=Rows(padded(x), as_array(filled)),
         centre=as_array(x.mean(axis=0, dtype=x.dtype)),
-        total=as_array(len(x), x.dtype),
+        total=as_array(total, x.dtype),
         scale=as_array(1, x.dtype),
     )
 
@@ -173,12 +174,6 @@ def describe(state: State) -> Description:
     return Description(m.weights, m.means, m.covariance, potentials.factor, potentials.const)
 
 
-@program()
-def expected_potentials(posterior: Prior) -> Potentials:
-    """What the E-step takes of a posterior."""
-    return Expectation().potentials(posterior)
-
-
 class Model(NamedTuple):
     """A fitted model as predictions take it: NumPy's `Potentials`."""
 
@@ -186,6 +181,15 @@ class Model(NamedTuple):
     mean: np.ndarray
     factor: np.ndarray
     structure: str
+
+
+def log_norm(factor: np.ndarray, covariance_type: str, d: int) -> Any:
+    """The log density of each normal distribution at its mean, from the factor of its precision."""
+    if covariance_type in ("full", "tied"):
+        log_det = np.log(np.diagonal(factor, axis1=-2, axis2=-1)).sum(axis=-1)
+    else:
+        log_det = np.log(factor).sum(axis=-1) if factor.ndim == 2 else d * np.log(factor)
+    return log_det - 0.5 * d * LOG_2PI
 
 
 # Multiplications up to which predictions are NumPy's: nothing is compiled for few samples.
