@@ -202,8 +202,9 @@ class LanesMixin(OnnxMixin, BaseMixture):
         kept = jax.tree.map(lambda a: as_array(np.asarray(a)[best]), states)
         found = Description(*(np.array(a) for a in programs.describe(kept)))
         self._set_parameters(self._parameters(found, kept))
-        # scikit-learn's have 64 bits after some
+        # scikit-learn's have 64 bits in some cases and versions
         self.weights_ = found.weights
+        self.precisions_ = self.precisions_.astype(found.means.dtype, copy=False)
         if self.max_iter > 0 and not self.converged_:
             warnings.warn(NOT_CONVERGED, ConvergenceWarning, stacklevel=6)
 

@@ -6,57 +6,58 @@ from typing import Any
 
 from sklearn.mixture import GaussianMixture
 
-
-class _Plain(GaussianMixture):
-    """scikit-learn's mixture with given log weights, which need not be of sum one."""
-
-    log_weights: Any
-
-    def _estimate_log_weights(self, xp: Any = None) -> Any:
-        return self.log_weights
+# under which skl2onnx knows its own converter, and ours
+_THEIRS, _OURS = "SklearnGaussianMixture", "JaxgmmGaussianMixture"
 
 
 class OnnxMixin:
     """A mixture that skl2onnx converts as it converts scikit-learn's."""
 
     def onnx_parser(self) -> Any:
-        """For skl2onnx: the outputs of the converted model."""
+        """For skl2onnx, which asks this first: the outputs of the converted model."""
         types = import_module("skl2onnx.common.data_types")
+        # its options are those of types that have been registered
+        import_module("skl2onnx").update_registered_converter(
+            type(self),
+            _OURS,
+            self.onnx_shape_calculator(),
+            _convert,
+            options={"score_samples": [True, False]},
+        )
 
         def parser(scope: Any = None, inputs: Any = None) -> list[tuple[str, Any]]:
-            number = types.guess_tensor_type(inputs[0].type)
+            number = inputs[0].type
             outputs = [("label", types.Int64TensorType()), ("probabilities", number)]
             if scope.get_options(self, {"score_samples": False})["score_samples"]:
-                outputs.append(("score_samples", types.guess_tensor_type(inputs[0].type)))
+                outputs.append(("score_samples", number))
             return outputs
 
         return parser
 
     def onnx_shape_calculator(self) -> Any:
-        """For skl2onnx: the shapes of the outputs."""
-        registered = import_module("skl2onnx.common._registration")
-        return registered.get_shape_calculator("SklearnGaussianMixture")
+        """For skl2onnx: what finds the shapes of the outputs."""
+        return import_module("skl2onnx.common._registration").get_shape_calculator(_THEIRS)
 
     def onnx_converter(self) -> Any:
         """For skl2onnx: its converter, of a mixture with the constants that predictions have."""
-        registered = import_module("skl2onnx.common._registration")
-        convert = registered.get_converter("SklearnGaussianMixture")
-        model: Any = self
+        return _convert
 
-        def converter(scope: Any, operator: Any, container: Any) -> None:
-            plain: Any = _Plain(len(model.means_), covariance_type=model.covariance_type)
-            plain.means_ = model.means_
-            plain.precisions_cholesky_ = model.precisions_cholesky_
-            plain.log_weights = model._estimate_log_weights() + model._log_det_gap()
-            # the options are known by the object that they are for
-            chosen = container.get_options(model, {"score_samples": False})
-            container.options = {**(container.options or {}), id(plain): chosen}
-            stand_in = SimpleNamespace(
-                inputs=operator.inputs,
-                outputs=operator.outputs,
-                raw_operator=plain,
-                target_opset=operator.target_opset,
-            )
-            convert(scope, stand_in, container)
 
-        return converter
+def _convert(scope: Any, operator: Any, container: Any) -> None:
+    model = operator.raw_operator
+    plain: Any = GaussianMixture(len(model.means_), covariance_type=model.covariance_type)
+    plain.means_, plain.precisions_cholesky_ = model.means_, model.precisions_cholesky_
+    log_weights = model._estimate_log_weights() + model._log_det_gap()
+    plain._estimate_log_weights = lambda: log_weights
+    # options are known by the object that they are for
+    chosen = container.get_options(model, {"score_samples": False})
+    container.options = {**(container.options or {}), id(plain): chosen}
+    stand_in = SimpleNamespace(
+        inputs=operator.inputs,
+        outputs=operator.outputs,
+        raw_operator=plain,
+        target_opset=operator.target_opset,
+    )
+    import_module("skl2onnx.common._registration").get_converter(_THEIRS)(
+        scope, stand_in, container
+    )

@@ -22,6 +22,8 @@ TYPES = ["full", "tied", "diag", "spherical"]
 FITTED = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_")
 POSTERIOR = (*FITTED, "mean_precision_", "degrees_of_freedom_", "weight_concentration_")
 X = np.asarray(clusters(n=200))
+# scikit-learn keeps the bounds of all iterations since 1.7
+HAS_HISTORY = hasattr(sklearn.mixture.GaussianMixture().fit(X), "lower_bounds_")
 # the default ones share their programs
 SLOW_BAYES = ["GaussianMixture", pytest.param("BayesianGaussianMixture", marks=pytest.mark.slow)]
 SOME = [pytest.param(c, marks=() if c in ("full", "tied") else pytest.mark.slow) for c in TYPES]
@@ -66,7 +68,8 @@ def test_em_is_scikit_learns(covariance_type: str) -> None:
     )
     assert ours.n_iter_ > 2
     assert_same_mixture(ours, theirs)
-    assert_same(ours, theirs, ("lower_bounds_",))
+    if HAS_HISTORY:
+        assert_same(ours, theirs, ("lower_bounds_",))
 
 
 @pytest.mark.slow
@@ -85,6 +88,8 @@ def test_em_is_scikit_learns_from_every_start(covariance_type: str, init_params:
     assert_same_mixture(ours, theirs)
     # its weights sum to K / N at the start from one sample for each component; and there the bound
     # is of a variance of 1e-6, and has lost six digits
+    if not HAS_HISTORY:
+        return
     first = np.log(len(X) / 3) if init_params in ("k-means++", "random_from_data") else 0.0
     np.testing.assert_allclose(ours.lower_bounds_[1:], theirs.lower_bounds_[1:], rtol=1e-8)
     assert ours.lower_bounds_[0] - theirs.lower_bounds_[0] == pytest.approx(first, rel=1e-2)
@@ -139,7 +144,8 @@ def test_cavi_is_scikit_learns(reg_covar: float) -> None:
         assert_same(ours, theirs, POSTERIOR)
         np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-8)
         np.testing.assert_allclose(ours.score_samples(X), theirs.score_samples(X), atol=1e-8)
-        gaps += list(np.subtract(ours.lower_bounds_, theirs.lower_bounds_))
+        which = "lower_bounds_" if HAS_HISTORY else "lower_bound_"
+        gaps += list(np.ravel(np.subtract(getattr(ours, which), getattr(theirs, which))))
     # a constant, which the prior and the data's shape decide
     np.testing.assert_allclose(gaps, gaps[0], rtol=1e-10)
 
