@@ -27,39 +27,37 @@ def _lane_sums(
     x: Array,
     weight: Array | None,
     centre: Array,
-    active: Array,
+    active: Array | bool,  # outside of a program JAX makes it Python's
     potentials: Potentials,
 ) -> Sums:
     rows = None if weight is None else weight[None]
     one = jax.tree.map(lambda a: a[None], potentials)
-    return take(lane_pass(path, block_size, axis)(x, rows, centre, active[None], one), 0)
+    lanes = jnp.asarray(active)[None]
+    return take(lane_pass(path, block_size, axis)(x, rows, centre, lanes, one), 0)
 
 
-pass_sums: Any = jax.custom_vjp(_lane_sums, nondiff_argnums=(0, 1, 2))
+pass_sums: Any = jax.custom_jvp(_lane_sums, nondiff_argnums=(0, 1, 2))
 
 
-def _sums_forward(
-    path: Path, block_size: int | None, axis: str | None, *args: Any
-) -> tuple[Sums, Any]:
-    return _lane_sums(path, block_size, axis, *args), args
-
-
-def _sums_backward(
-    path: Path, block_size: int | None, axis: str | None, args: Any, cotangent: Sums
-) -> Any:
+@pass_sums.defjvp
+def _sums_jvp(
+    path: Path,
+    block_size: int | None,
+    axis: str | None,
+    primals: tuple[Any, ...],
+    tangents: tuple[Any, ...],
+) -> tuple[Sums, Sums]:
     # One more pass, by residuals and rematerialised block by block: no N x K memory.
-    x, weight, _, _, potentials = args
+    x, weight, _, _, potentials = primals
+    dx, dweight, _, _, dpotentials = tangents
 
     def recompute(x: Array, weight: Array | None, potentials: Potentials) -> Sums:
         rows = None if weight is None else weight[None]
         # with the sum over devices, whose transpose JAX then knows
         return whitened_lane(x, rows, potentials, block_size, axis)
 
-    dx, dweight, dpotentials = jax.vjp(recompute, x, weight, potentials)[1](cotangent)
-    return dx, dweight, None, None, dpotentials
-
-
-pass_sums.defvjp(_sums_forward, _sums_backward)
+    tangent = jax.jvp(recompute, (x, weight, potentials), (dx, dweight, dpotentials))[1]
+    return _lane_sums(path, block_size, axis, *primals), tangent
 
 
 def estep(
@@ -75,7 +73,7 @@ def estep(
     The responsibilities are ``r[n, k] = softmax_k logit[n, k]`` (Bishop 2006, eq. 9.23 for the
     mode, 10.49 for the expectation); they are summed block by block and never stored. This
     function works under `jax.jit`, under `jax.vmap` over the potentials (with one matrix product
-    for all of them), and under `jax.grad` (with one more pass).
+    for all of them), and under `jax.grad`, `jax.jvp` and `jax.hessian` (with one more pass).
 
     Args:
         x: samples, ``(N, D)``, finite.

@@ -38,7 +38,8 @@ def log_evidence(
 
     For each sample it is the logarithm of a sum over the components. The gradient with respect to
     the potentials comes from the statistics of the same pass, with no second pass and no N x K
-    array. Gradients with respect to ``x`` and the weights cost one more pass, if they are needed.
+    array. Gradients with respect to ``x`` and the weights cost one more pass, if they are needed;
+    so do second derivatives, as `jax.hessian` takes them.
 
     Args:
         x: samples, ``(N, D)``.
@@ -61,7 +62,7 @@ def log_evidence_on(data: Data, potentials: Potentials) -> Float[Array, ""]:
     return _log_evidence(data.axis, *varying_as(args, args))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _log_evidence(
     axis: str | None, x: Array, weight: Array | None, centre: Array, potentials: Potentials
 ) -> Array:
@@ -69,34 +70,40 @@ def _log_evidence(
     return sums.log_evidence
 
 
-def _log_evidence_forward(axis: str | None, *args: Any) -> tuple[Array, Any]:
-    x, weight, centre, potentials = jax.tree.map(lambda a: a.value, args, is_leaf=_is_primal)
-    rows_needed = any(a.perturbed for a in jax.tree.leaves(args[:2], is_leaf=_is_primal))
+def _log_evidence_jvp(
+    axis: str | None, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[Array, Array]:
+    x, weight, centre, potentials = primals
     sums: Sums = pass_sums("auto", None, axis, x, weight, centre, jnp.asarray(True), potentials)
-    return sums.log_evidence, (sums, potentials, x if rows_needed else None, weight)
-
-
-def _is_primal(a: Any) -> bool:
-    return isinstance(a, jax.custom_derivatives.CustomVJPPrimal)
-
-
-def _log_evidence_backward(axis: str | None, residual: Any, g: Array) -> Any:
-    sums, potentials, x, weight = residual
-    dpotentials = jax.tree.map(lambda a: g * a, potentials_gradient(sums, potentials))
-    if x is None:
-        return None, None, None, dpotentials
+    gradient = potentials_gradient(sums, potentials)
+    pairs = zip(_leaves(gradient), _leaves(tangents[3]), strict=True)
+    terms = [jnp.sum(a * b) for a, b in pairs if not _is_zero(b)]
 
     def weighted(x: Array, weight: Array | None) -> Array:
         rows = row_log_evidence(x, potentials)
         return jnp.sum(rows if weight is None else weight * rows)
 
-    # each device's rows add to the sum that all devices have
-    own = g if axis is None else lax.psum(g, axis)
-    dx, dweight = jax.vjp(weighted, x, weight)[1](own)
-    return dx, dweight, None, dpotentials
+    if not all(_is_zero(a) for a in _leaves(tangents[:2])):
+        # each device's rows add to the sum that all devices have
+        of_rows = jax.tree.map(_instantiate, tangents[:2], is_leaf=_is_zero)
+        own = jax.jvp(weighted, (x, weight), of_rows)[1]
+        terms.append(own if axis is None else lax.psum(own, axis))
+    return sums.log_evidence, sum(terms, jnp.zeros_like(sums.log_evidence))
 
 
-_log_evidence.defvjp(_log_evidence_forward, _log_evidence_backward, symbolic_zeros=True)
+def _leaves(tangents: Any) -> list[Any]:
+    return jax.tree.leaves(tangents, is_leaf=_is_zero)
+
+
+def _is_zero(tangent: Any) -> bool:
+    return isinstance(tangent, jax.custom_derivatives.SymbolicZero)
+
+
+def _instantiate(tangent: Any) -> Array:
+    return jnp.zeros(tangent.shape, tangent.dtype) if _is_zero(tangent) else tangent
+
+
+_log_evidence.defjvp(_log_evidence_jvp, symbolic_zeros=True)
 
 
 def potentials_gradient(sums: Sums, potentials: Potentials) -> Potentials:

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import Tolerance
+from jax.flatten_util import ravel_pytree
 from jax.test_util import check_grads
 from naive_estep import D, K, naive, potentials, samples, stack
 
 import jaxgmm
+from jaxgmm._estep.log_evidence import row_log_evidence
 from jaxgmm.stats import Potentials
 
 N = 37
@@ -88,6 +90,41 @@ def test_vmap_of_the_gradient_is_the_gradient_in_each_lane(dtype: str, tolerance
             assert a.dtype == dtype
             scale = float(jnp.max(jnp.abs(b)))
             np.testing.assert_allclose(a, b, atol=10 * tolerance.value * scale)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_hessians(structure: str):
+    # forward over reverse, in potentials, rows and weights, with all mixed derivatives
+    args = (potentials(structure=structure, k=2), samples(n=5), weights(5))
+    flat, restore = ravel_pytree(args)
+
+    def evidence(flat: jax.Array) -> jax.Array:
+        p, x, w = restore(flat)
+        return jaxgmm.stats.log_evidence(x, p, w)
+
+    def plain(flat: jax.Array) -> jax.Array:
+        p, x, w = restore(flat)
+        return w @ row_log_evidence(x, p)
+
+    hessian, expected = (jax.jit(jax.hessian(f))(flat) for f in (evidence, plain))
+    np.testing.assert_allclose(hessian, expected, atol=1e-11 * np.abs(expected).max())
+    gradient, step = jax.jit(jax.grad(plain)), 1e-5
+    for i in (0, 3, flat.size - 1):
+        ahead, behind = (gradient(flat.at[i].add(s)) for s in (step, -step))
+        np.testing.assert_allclose(expected[i], (ahead - behind) / (2 * step), atol=1e-6)
+
+
+def test_the_hessian_of_log_prob():
+    x, covariances = samples(n=N), jnp.stack([jnp.eye(D), 2 * jnp.eye(D)])
+    m = jaxgmm.Mixture(jnp.array([0.4, 0.6]), samples(n=2), covariances)
+
+    def total(means: jax.Array) -> jax.Array:
+        return jnp.sum(jaxgmm.log_prob(m._replace(means=means), x))
+
+    step, gradient, where = 1e-5, jax.grad(total), (0, 1)
+    ahead, behind = (gradient(m.means.at[where].add(s)) for s in (step, -step))
+    hessian = jax.hessian(total)(m.means)[where]
+    np.testing.assert_allclose(hessian, (ahead - behind) / (2 * step), atol=1e-6)
 
 
 def test_gradient_in_the_constants_is_the_count():
