@@ -29,6 +29,9 @@ from jaxgmm._fit.run import run
 from jaxgmm._fit.select import select
 from jaxgmm._fit.selection import Selection
 from jaxgmm._fit.warm_up import compile_for
+from jaxgmm._inference.bootstrap import bootstrap
+from jaxgmm._inference.information import standard_errors
+from jaxgmm._inference.likelihood_ratio import likelihood_ratio_test
 from jaxgmm._lane.degenerate import is_degenerate
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import Status
@@ -93,6 +96,7 @@ __all__ = [
     "align",
     "annealed",
     "bic",
+    "bootstrap",
     "bound",
     "cache_programs",
     "cavi",
@@ -108,6 +112,7 @@ __all__ = [
     "flat_prior",
     "icl",
     "is_degenerate",
+    "likelihood_ratio_test",
     "load",
     "log_prob",
     "mixture",
@@ -129,6 +134,7 @@ __all__ = [
     "save",
     "select",
     "squarem",
+    "standard_errors",
     "stats",
     "svi",
     "to_arviz",

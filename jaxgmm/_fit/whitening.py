@@ -44,7 +44,8 @@ class Whitening:
     Args:
         x: what the user passed: an array of any library, before it was rounded to JAX's default.
         rows: its rows as JAX has them.
-        algorithm: whose structure and ``reg_covar`` say how the coordinates may change.
+        algorithm: whose structure and ``reg_covar`` say how the coordinates may change; a state's
+            say it, too.
         pads: whether rows of weight 0 may follow those of the data.
 
     Attributes:
@@ -53,7 +54,7 @@ class Whitening:
         log_det: what the log density of a sample gains on the way back, in nats.
     """
 
-    def __init__(self, x: Any, rows: Rows, algorithm: Algorithm, pads: bool = False):
+    def __init__(self, x: Any, rows: Rows, algorithm: Algorithm | State, pads: bool = False):
         kind = algorithm.prior.components.structure
         # a variance that is added in every direction remains one only if all scale alike
         alike = float(np.max(np.asarray(algorithm.view.reg_covar))) > 0
@@ -89,8 +90,7 @@ class Whitening:
 
     def into(self, tree: Any, led: bool = False) -> Any:
         """An algorithm, a prior or a posterior in these coordinates; or several that lead it."""
-        with jax.enable_x64(True):
-            return _into(tree, self.to, led=led)
+        return into(tree, self.to, led)
 
     def start(self, checked: Any) -> dict[str, Any]:
         """A given start in these coordinates, see `check_start`."""
@@ -127,6 +127,12 @@ class Whitening:
                 states, algorithm, self.to, self.to.inverse(), self.log_det, total, led=led
             )
         return states, np.asarray(gain)
+
+
+def into(tree: Any, to: Affine, led: bool = False) -> Any:
+    """An algorithm, a prior or a posterior in other coordinates; or several that lead it."""
+    with jax.enable_x64(True):
+        return _into(tree, to, led=led)
 
 
 def _wide(tree: Any) -> Any:

@@ -18,6 +18,7 @@ LAYERS = (
     ("_lane",),
     ("_algorithms", "_mixture"),
     ("_fit",),
+    ("_inference",),
     ("_export", "algebra", "numpyro", "plot", "sklearn", "stats", "views"),
     ("__init__.py",),
 )

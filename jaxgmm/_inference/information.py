@@ -1,0 +1,249 @@
+"""Standard errors of a point estimate by the curvature of its objective."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float
+
+from jaxgmm._estep.data import Rows, prepare
+from jaxgmm._estep.log_evidence import log_evidence_on
+from jaxgmm._fit.whitening import Whitening
+from jaxgmm._inference.report import table
+from jaxgmm._lane.state import State, check_one_lane
+from jaxgmm._mixture.mixture import Mixture, check_fitted_rows
+from jaxgmm._model.coordinates import coordinates_of, posterior_of
+from jaxgmm._model.prior import Prior
+from jaxgmm._model.views import View
+from jaxgmm._numerics import linalg
+from jaxgmm._numerics.affine import Affine
+from jaxgmm._numerics.programs import program
+from jaxgmm._numerics.pytree import pytree
+
+# Of the information in units in which its diagonal is 1, a smallest eigenvalue below so many eps
+# for each parameter, or below the root of float64's eps, is that of a singular matrix.
+_ROUNDING = 64
+_SINGULAR = 1.5e-8
+# Standard errors from the optimum that are worth a sentence.
+_FAR = 0.1
+
+
+@pytree
+class Point:
+    """A point estimate as a function of unconstrained coordinates, in those of a fit's data.
+
+    Attributes:
+        prior: the model.
+        view: how an estimate is read.
+        total: sum of the rows' weights.
+        back: the map to the data's units.
+    """
+
+    prior: Prior
+    view: View
+    total: Array
+    back: Affine
+
+    def posterior(self, coordinates: Any) -> Prior:
+        """The posterior whose mode has these coordinates."""
+        return posterior_of(self.prior, coordinates, self.total, self.view)
+
+    def mixture(self, coordinates: Any) -> Mixture:
+        """The mixture there, in the data's units."""
+        m = self.view.estimate(self.posterior(coordinates))
+        square = jnp.ndim(self.back.matrix) == 2
+        eye = jnp.eye(m.means.shape[1], dtype=m.means.dtype)
+        matrix = self.back.matrix if square else eye * self.back.matrix
+        covariances = linalg.matmul(linalg.matmul(matrix.T, m.matrices()), matrix)
+        return Mixture(m.weights, self.back.points(m.means), covariances)
+
+
+@pytree
+class StandardErrors:
+    """What `standard_errors` returns.
+
+    Attributes:
+        estimate: the fitted mixture.
+        errors: the standard error of each of its elements; NaN where the information is singular.
+        smallest: the smallest eigenvalue of the information, scaled to a diagonal of 1.
+        distance: how far the estimate is from the optimum, in standard errors of the direction in
+            which the optimum lies: the root of the Newton decrement.
+        n_samples: sum of the rows' weights.
+        point: the estimate as a function of the coordinates.
+        coordinates: unconstrained ones, of the estimate.
+        root: ``(P, P)``, which times its transpose is the covariance of the coordinates.
+    """
+
+    estimate: Mixture
+    errors: Mixture
+    smallest: Float[Array, ""]
+    distance: Float[Array, ""]
+    n_samples: Float[Array, ""]
+    point: Point
+    coordinates: Any
+    root: Float[Array, "P P"]
+
+    @property
+    def singular(self) -> Bool[Array, ""]:
+        """Whether the information is singular, or the estimate no maximum: it has no errors."""
+        return ~(self.smallest > _threshold(self.root))
+
+    def of(self, function: Callable[[Mixture], Any]) -> Any:
+        """Standard errors of a function of the mixture, by the delta method.
+
+        Args:
+            function: from a `Mixture` to an array, or to a pytree of arrays; differentiable.
+
+        Returns:
+            A standard error for each element of what the function returns.
+        """
+        return _errors_of(function, self.point, self.coordinates, self.root)
+
+    def summary(self) -> str:
+        """The estimates with their standard errors, and what to know about them."""
+        k, d = self.estimate.means.shape
+        lines = [f"observed information: K={k}, D={d}, {float(self.n_samples):g} samples"]
+        if bool(self.singular):
+            return "\n".join([*lines, self.doubt()])
+        lines += table(self.estimate, self.errors)
+        if float(self.distance) > _FAR:
+            lines.append(
+                f"note: the estimate is {float(self.distance):.2g} standard errors from the "
+                "optimum; fit with a smaller tol."
+            )
+        return "\n".join(lines)
+
+    def doubt(self) -> str:
+        """The sentence on an information that is singular."""
+        return (
+            "There are no standard errors: the information is singular or indefinite (smallest "
+            f"eigenvalue {float(self.smallest):.1e}, of a diagonal of 1). A component is redundant "
+            "or has collapsed, or the fit stopped before its optimum; fit fewer components, use a "
+            "prior (jaxgmm.default_prior), or a smaller tol."
+        )
+
+
+def standard_errors(
+    state: State, x: ArrayLike | Rows, *, sample_weight: ArrayLike | None = None
+) -> StandardErrors:
+    """Standard errors of EM's estimate from the observed information.
+
+    The information is the negative Hessian of the log likelihood, or of the log posterior under a
+    prior, at the estimate (Efron & Hinkley 1978; for mixtures Louis 1982 and McLachlan & Peel 2000,
+    section 2.15). It is that of unconstrained coordinates, in which no parameter has a bound; its
+    inverse is their asymptotic covariance, and the delta method carries it to the weights, means
+    and covariances. Of known weights or covariances the errors are 0.
+
+    The errors hold as the number of samples grows, for the right model and well-separated
+    components; `bootstrap` needs less of either. The memory is that of P^2 numbers for P
+    parameters.
+
+    Args:
+        state: of one lane, after EM (or SVI with ``view="mode"``), that has converged. Its
+            ``reg_covar`` should be 0, because the estimate is no optimum otherwise.
+        x: the samples of the fit, ``(N, D)``, or `Rows`.
+        sample_weight: of the fit, ``(N,)``; a weight of 2 counts a sample twice.
+
+    Returns:
+        `StandardErrors`: ``errors`` for each element of the mixture, ``of(function)`` for any
+        function of it, and ``summary()``. Where the information is singular, because a component
+        is redundant or has collapsed, the errors are NaN, ``singular`` is true, and there is a
+        RuntimeWarning.
+
+    Raises:
+        ValueError: for the state of a posterior, which has `credible_intervals` instead; several
+            lanes; and samples or weights that do not belong to the state.
+
+    Example:
+        >>> import jax, jaxgmm
+        >>> x = jax.random.normal(jax.random.key(0), (400, 1))
+        >>> state = jaxgmm.fit(jax.random.key(1), x, jaxgmm.em(jaxgmm.flat_prior(1, 1))).best
+        >>> errors = jaxgmm.standard_errors(state, x).errors
+        >>> bool(abs(errors.means[0, 0] - x.std() / 20) < 1e-4)
+        True
+    """
+    check_point(state, "standard_errors")
+    rows = check_fitted_rows(state, x, sample_weight)
+    coordinates = Whitening(x, rows, state)
+    prior, q = coordinates.into(state.prior), coordinates.into(state.posterior)
+    back = narrowed(coordinates.to.inverse(), state.posterior.dtype)
+    result = _standard_errors(prior, q, state.view.mapped(coordinates.to), coordinates.rows, back)
+    if result.singular:
+        warnings.warn(result.doubt(), RuntimeWarning, stacklevel=2)
+    return result
+
+
+def check_point(state: Any, what: str) -> None:
+    """Refuse what is not the state of one lane of a point estimate."""
+    if not isinstance(state, State):
+        raise ValueError(
+            f"{what} needs the State of a fit, but it was given a {type(state).__name__}; take "
+            "result.best."
+        )
+    check_one_lane(state, what)
+    if not state.view.point:
+        raise ValueError(
+            f"{what} needs a point estimate, but this state is a posterior, which has "
+            "jaxgmm.credible_intervals; fit with jaxgmm.em."
+        )
+
+
+def narrowed(to: Affine, dtype: Any) -> Affine:
+    """A map in a dtype."""
+    return Affine(*(np.asarray(a, dtype) for a in (to.before, to.matrix, to.after)))
+
+
+@program()
+def _standard_errors(prior: Prior, q: Prior, view: View, rows: Rows, back: Affine) -> Any:
+    data = prepare(rows)
+    point = Point(prior, view, data.total, back)
+    coordinates = coordinates_of(q, view)
+    flat, restore = ravel_pytree(coordinates)
+
+    def objective(flat: Array) -> Array:
+        q = point.posterior(restore(flat))
+        return log_evidence_on(data, view.potentials(q)) - view.penalty(q, prior)
+
+    gradient, information = jax.grad(objective)(flat), -jax.hessian(objective)(flat)
+    values, vectors, unit = _decomposed(information)
+    smallest = jnp.min(values, initial=1)
+    singular = ~(smallest > _threshold(information))
+    root = unit[:, None] * vectors / jnp.sqrt(jnp.where(singular, jnp.nan, values))
+    errors = _errors_of(lambda m: m, point, coordinates, root)
+    distance = jnp.linalg.norm(linalg.matmul(gradient, root))
+    estimate = point.mixture(coordinates)
+    return StandardErrors(
+        estimate, errors, smallest, distance, data.total, point, coordinates, root
+    )
+
+
+def _decomposed(information: Float[Array, "P P"]) -> tuple[Array, Array, Array]:
+    """Eigenvalues, eigenvectors and units of an information in units of a diagonal of 1."""
+    diagonal = jnp.diag(information)
+    positive = diagonal > 0
+    unit = jnp.where(positive, 1 / jnp.sqrt(jnp.where(positive, diagonal, 1)), 1)
+    scaled = linalg.symmetrize(unit[:, None] * information * unit)
+    finite = jnp.all(jnp.isfinite(scaled))
+    values, vectors = jnp.linalg.eigh(jnp.where(finite, scaled, 0))
+    return values, vectors, unit
+
+
+def _threshold(matrix: Float[Array, "P P"]) -> float:
+    """What the smallest eigenvalue of an information must exceed."""
+    rounding = _ROUNDING * matrix.shape[0] * float(jnp.finfo(matrix.dtype).eps)
+    return max(_SINGULAR, rounding)
+
+
+def _errors_of(
+    function: Callable[[Mixture], Any], point: Point, coordinates: Any, root: Array
+) -> Any:
+    flat, restore = ravel_pytree(coordinates)
+    slopes = jax.jacfwd(lambda flat: function(point.mixture(restore(flat))))(flat)
+    # of P parameters; none at all if everything is known
+    return jax.tree.map(lambda a: jnp.linalg.norm(linalg.matmul(a, root), axis=-1), slopes)
