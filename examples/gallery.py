@@ -120,6 +120,17 @@ def pairs(figure: Figure) -> None:
     jaxgmm.plot.pairs(jaxgmm.order_components(state), x, figure=figure, names=FLOWER)
 
 
+def qq(figure: Figure) -> None:
+    """One component and three, against the same feature."""
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    one = jaxgmm.fit(jax.random.key(0), faithful(), jaxgmm.em(jaxgmm.flat_prior(1, 2))).best
+    names = ("eruption (min)", "wait (min)")
+    jaxgmm.plot.qq(one, faithful(), 1, left, names=names)
+    jaxgmm.plot.qq(three_components(), faithful(), 1, right, names=names, legend=False)
+    left.set_title("one component")
+    right.set_title("three components")
+
+
 # each with its height in inches
 DRAWN: tuple[tuple[Callable[[Figure], None], float], ...] = (
     (mixture, 4),
@@ -129,6 +140,7 @@ DRAWN: tuple[tuple[Callable[[Figure], None], float], ...] = (
     (optima, 4),
     (weights, 4),
     (selection, 4),
+    (qq, 4),
     (pairs, 6),
 )
 

@@ -202,6 +202,29 @@ def test_selection(tmp_path: Path) -> None:
     check_picture(tmp_path / "picture.png")
 
 
+@pytest.mark.slow
+def test_uncertainty(tmp_path: Path) -> None:
+    text = run_example("uncertainty.py", tmp_path / "picture.png", "--replicates", "199")
+    # of the best optima of one and of two components, and of the usual one of three, -1119.21
+    statistics = re.findall(r"likelihood ratio\) (.*), p = (\S+) ", text)
+    assert [float(a) for a, _ in statistics[:2]] == pytest.approx([319.07, 22.10], abs=0.05)
+    p_values = [float(p) for _, p in statistics]
+    assert p_values[0] == 1 / 200
+    assert p_values[1] < 0.05 < p_values[2]
+    assert numbers(text, "components: 3, after") != []
+    errors = [
+        re.search(rf"^{kind}(?:.*\n){{5}}", text, re.MULTILINE)
+        for kind in ("observed", "parametric")
+    ]
+    assert all(errors)
+    first, second = (re.findall(r"\((\S+)\)", match[0])[-5:] for match in errors if match)
+    # of the large cluster both are right: 16% is three standard errors of 199 replicates
+    np.testing.assert_allclose(
+        np.array(first, float), np.array(second, float), rtol=0.16, atol=0.003
+    )
+    check_picture(tmp_path / "picture.png")
+
+
 def test_a_vae_gains_by_a_mixture_prior_already_after_some_epochs(tmp_path: Path) -> None:
     text = run_example("vae.py", tmp_path / "picture.png", "--epochs", "40", "--seeds", "1")
     _normal, _mixture, gain, *_, tight = numbers(text, "0   ")

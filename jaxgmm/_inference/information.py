@@ -173,7 +173,8 @@ def standard_errors(
     coordinates = Whitening(x, rows, state)
     prior, q = coordinates.into(state.prior), coordinates.into(state.posterior)
     back = narrowed(coordinates.to.inverse(), state.posterior.dtype)
-    result = _standard_errors(prior, q, state.view.mapped(coordinates.to), coordinates.rows, back)
+    view = coordinates.into(state.view)
+    result = _standard_errors(prior, q, view, coordinates.rows, back)
     if result.singular:
         warnings.warn(result.doubt(), RuntimeWarning, stacklevel=2)
     return result

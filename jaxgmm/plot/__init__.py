@@ -32,6 +32,7 @@ from jaxgmm.plot._histogram import histogram
 from jaxgmm.plot._optima import optima
 from jaxgmm.plot._pairs import pairs
 from jaxgmm.plot._points import points
+from jaxgmm.plot._qq import qq
 from jaxgmm.plot._selection import selection
 from jaxgmm.plot._style import Style, new_axes, style
 from jaxgmm.plot._traces import traces
@@ -46,6 +47,7 @@ __all__ = [
     "optima",
     "pairs",
     "points",
+    "qq",
     "selection",
     "style",
     "traces",

@@ -174,6 +174,7 @@ PICTURES = {
     "ellipses": lambda p, q, x, ax: jaxgmm.plot.ellipses(p, ax=ax),
     "density": lambda p, q, x, ax: jaxgmm.plot.density(p, ax=ax),
     "histogram": lambda p, q, x, ax: jaxgmm.plot.histogram(q, x, 1, ax),
+    "qq": lambda p, q, x, ax: jaxgmm.plot.qq(p, x, 1, ax),
     "weights": lambda p, q, x, ax: jaxgmm.plot.weights(KEY, q, ax=ax),
     "weights of an estimate": lambda p, q, x, ax: jaxgmm.plot.weights(KEY, p, ax=ax),
     "traces": lambda p, q, x, ax: jaxgmm.plot.traces(result(p), ax),
@@ -316,6 +317,19 @@ def test_histogram_of_one_feature_out_of_four_is_the_marginal():
         np.testing.assert_allclose(line.get_ydata(), expected[:, k], rtol=1e-9)
     assert np.trapezoid(expected.sum(axis=1), at) == pytest.approx(1, abs=0.02)
     assert ax.get_xlabel() == "c (m)"
+
+
+def test_qq_is_the_sorted_samples_at_the_quantiles_and_their_band(x: jax.Array):
+    wide = Mixture(np.ones(1), np.array([[1.0, 2.0]]), np.diag([4.0, 9.0])[None])
+    ax = jaxgmm.plot.qq(wide, x, 1, mass=0.9)
+    at, sample = ax.collections[1].get_offsets().T
+    n, normal = len(x), stats.norm(2.0, 3.0)
+    np.testing.assert_allclose(sample, np.sort(x[:, 1]))
+    np.testing.assert_allclose(at, normal.ppf((np.arange(n) + 0.5) / n), rtol=1e-9, atol=1e-9)
+    # the smallest of n is below a point with the probability that not all are above it
+    low, high = ax.collections[0].get_paths()[0].get_extents().intervaly
+    np.testing.assert_allclose(1 - (1 - normal.cdf(low)) ** n, 0.05)
+    np.testing.assert_allclose(normal.cdf(high) ** n, 0.95)
 
 
 def test_points_have_the_colours_and_markers_of_their_components():
@@ -507,6 +521,7 @@ ERRORS = {
     "no lane of this fit converged": lambda s, x: P.optima(result(s, LANES[3:])),
     "2 to 8 features, but this would be of 1": lambda s, x: P.pairs(s, x, (0,)),
     "would be of 9": lambda s, x: P.pairs(random_mixture(9), np.ones((5, 9))),
+    "mass must be between 0 and 1, both excluded": lambda s, x: P.qq(s, x, mass=1.0),
     "bins must be an integer": lambda s, x: P.histogram(s, x, bins=0),
 }
 
