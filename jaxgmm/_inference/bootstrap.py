@@ -8,14 +8,14 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxgmm._algorithms.base import Algorithm, check_ascends
-from jaxgmm._estep.data import Rows
+from jaxgmm._estep.data import Rows, Samples, floats_of
 from jaxgmm._fit.driver import Limits
 from jaxgmm._fit.whitening import Whitening
 from jaxgmm._inference.replicates import advance, given_lanes
 from jaxgmm._inference.report import table
 from jaxgmm._inference.resampling import KINDS, Source
 from jaxgmm._lane.given import check_start
-from jaxgmm._lane.state import State, check_one_lane
+from jaxgmm._lane.state import Fitted, State, state_of
 from jaxgmm._lane.status import FAILED, Status
 from jaxgmm._mixture.draws import Interval
 from jaxgmm._mixture.labels import assignment, rename
@@ -25,6 +25,7 @@ from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import View
 from jaxgmm._numerics.affine import Affine
 from jaxgmm._numerics.arrays import as_array
+from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.checks import check_choice, check_non_negative, check_positive_int
 from jaxgmm._numerics.programs import program
 
@@ -91,10 +92,11 @@ class Bootstrap:
         return f"<jaxgmm Bootstrap: {self.summary()}>"
 
 
+@usage("jaxgmm.bootstrap(key, result, x, algorithm)")
 def bootstrap(
     key: Array,
-    state: State,
-    x: ArrayLike | Rows,
+    state: State | Fitted,
+    x: Samples,
     algorithm: Algorithm,
     n_replicates: int = 999,
     kind: str = "parametric",
@@ -118,7 +120,8 @@ def bootstrap(
 
     Args:
         key: PRNG key.
-        state: of one lane, which the algorithm has fitted.
+        state: what the algorithm has fitted: the state of one lane, or a `Result`, whose best state
+            counts.
         x: the samples of the fit, ``(N, D)``, or `Rows`.
         algorithm: of the fit, from `em` or `cavi`, also wrapped; after CAVI the replicates are
             those of the posterior's mean.
@@ -141,11 +144,11 @@ def bootstrap(
         >>> import jax, jaxgmm
         >>> x = jax.random.normal(jax.random.key(0), (200, 1))
         >>> algorithm = jaxgmm.em(jaxgmm.flat_prior(1, 1))
-        >>> state = jaxgmm.fit(jax.random.key(1), x, algorithm).best
-        >>> result = jaxgmm.bootstrap(jax.random.key(2), state, x, algorithm, 99, "weighted")
-        >>> result.replicates.means.shape
+        >>> result = jaxgmm.fit(jax.random.key(1), x, algorithm)
+        >>> found = jaxgmm.bootstrap(jax.random.key(2), result, x, algorithm, 99, "weighted")
+        >>> found.replicates.means.shape
         (99, 1, 1)
-        >>> lower, upper = result.intervals(0.9)
+        >>> lower, upper = found.intervals(0.9)
         >>> bool(lower.means[0, 0] < x.mean() < upper.means[0, 0])
         True
     """
@@ -154,8 +157,8 @@ def bootstrap(
     check_positive_int("n_replicates", n_replicates)
     check_positive_int("max_iter", max_iter)
     check_non_negative("tol", tol)
-    check_own(state, algorithm)
-    rows = check_fitted_rows(state, x, sample_weight)
+    state, x = _own_state(state, algorithm), floats_of(x)
+    _, rows = check_fitted_rows(state, x, sample_weight, "bootstrap")
     if kind == "parametric" and rows.weight is not None:
         raise ValueError(
             "a parametric bootstrap draws rows without weights, but these rows have weights; give "
@@ -184,20 +187,16 @@ def bootstrap(
     )
 
 
-def check_own(state: Any, algorithm: Algorithm) -> None:
-    """Refuse what is no state of one lane of this algorithm."""
-    if not isinstance(state, State):
-        raise ValueError(
-            f"bootstrap needs the State of a fit, but it was given a {type(state).__name__}; take "
-            "result.best."
-        )
-    check_one_lane(state, "bootstrap")
+def _own_state(fit: Any, algorithm: Algorithm) -> State:
+    """The state of one lane of this algorithm."""
+    state = state_of(fit, "bootstrap")
     check_start({"posterior": state.posterior}, algorithm.prior, 0)
     if state.view.point != algorithm.view.point:
         raise ValueError(
             f"the state was read as the {state.view.name} of its posterior, but {algorithm.name} "
             f"reads the {algorithm.view.name}; give the algorithm that fitted it."
         )
+    return state
 
 
 def source_of(key: Array, rows: Rows, view: View, q: Prior, kind: str) -> Source:

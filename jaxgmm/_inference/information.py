@@ -12,17 +12,18 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
-from jaxgmm._estep.data import Rows, prepare
+from jaxgmm._estep.data import Rows, Samples, floats_of, prepare
 from jaxgmm._estep.log_evidence import log_evidence_on
 from jaxgmm._fit.whitening import Whitening
 from jaxgmm._inference.report import table
-from jaxgmm._lane.state import State, check_one_lane
+from jaxgmm._lane.state import Fitted, State, state_of
 from jaxgmm._mixture.mixture import Mixture, check_fitted_rows
 from jaxgmm._model.coordinates import coordinates_of, posterior_of
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import View
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.affine import Affine
+from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.programs import program
 from jaxgmm._numerics.pytree import pytree
 
@@ -129,8 +130,9 @@ class StandardErrors:
         )
 
 
+@usage("jaxgmm.standard_errors(result, x)")
 def standard_errors(
-    state: State, x: ArrayLike | Rows, *, sample_weight: ArrayLike | None = None
+    state: State | Fitted, x: Samples, *, sample_weight: ArrayLike | None = None
 ) -> StandardErrors:
     """Standard errors of EM's estimate from the observed information.
 
@@ -145,8 +147,9 @@ def standard_errors(
     parameters.
 
     Args:
-        state: of one lane, after EM (or SVI with ``view="mode"``), that has converged. Its
-            ``reg_covar`` should be 0, because the estimate is no optimum otherwise.
+        state: a fit that has converged, after EM (or SVI with ``view="mode"``): the state of one
+            lane, or a `Result`, whose best state counts. Its ``reg_covar`` should be 0, because
+            the estimate is no optimum otherwise.
         x: the samples of the fit, ``(N, D)``, or `Rows`.
         sample_weight: of the fit, ``(N,)``; a weight of 2 counts a sample twice.
 
@@ -163,13 +166,14 @@ def standard_errors(
     Example:
         >>> import jax, jaxgmm
         >>> x = jax.random.normal(jax.random.key(0), (400, 1))
-        >>> state = jaxgmm.fit(jax.random.key(1), x, jaxgmm.em(jaxgmm.flat_prior(1, 1))).best
-        >>> errors = jaxgmm.standard_errors(state, x).errors
+        >>> result = jaxgmm.fit(jax.random.key(1), x, jaxgmm.em(jaxgmm.flat_prior(1, 1)))
+        >>> errors = jaxgmm.standard_errors(result, x).errors
         >>> bool(abs(errors.means[0, 0] - x.std() / 20) < 1e-4)
         True
     """
-    check_point(state, "standard_errors")
-    rows = check_fitted_rows(state, x, sample_weight)
+    state = _point_state(state, "standard_errors")
+    x = floats_of(x)
+    _, rows = check_fitted_rows(state, x, sample_weight, "standard_errors")
     coordinates = Whitening(x, rows, state)
     prior, q = coordinates.into(state.prior), coordinates.into(state.posterior)
     back = narrowed(coordinates.to.inverse(), state.posterior.dtype)
@@ -180,19 +184,15 @@ def standard_errors(
     return result
 
 
-def check_point(state: Any, what: str) -> None:
-    """Refuse what is not the state of one lane of a point estimate."""
-    if not isinstance(state, State):
-        raise ValueError(
-            f"{what} needs the State of a fit, but it was given a {type(state).__name__}; take "
-            "result.best."
-        )
-    check_one_lane(state, what)
+def _point_state(fit: Any, what: str) -> State:
+    """`state_of`, but refuse that of a posterior, where a point estimate is asked for."""
+    state = state_of(fit, what)
     if not state.view.point:
         raise ValueError(
             f"{what} needs a point estimate, but this state is a posterior, which has "
             "jaxgmm.credible_intervals; fit with jaxgmm.em."
         )
+    return state
 
 
 def narrowed(to: Affine, dtype: Any) -> Affine:

@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 
 from jaxgmm._algorithms.base import Algorithm, check_ascends
-from jaxgmm._estep.data import Rows, check_rows
+from jaxgmm._estep.data import Samples, check_rows, floats_of
 from jaxgmm._estep.structures import structure
 from jaxgmm._fit.driver import Limits
 from jaxgmm._fit.fit import fit
@@ -31,6 +30,7 @@ from jaxgmm._model.checks import check_model
 from jaxgmm._model.estimate import Estimate, given_estimate
 from jaxgmm._model.prior import Prior
 from jaxgmm._numerics.affine import Affine
+from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.checks import check_non_negative, check_positive_int
 from jaxgmm._numerics.programs import program
 from jaxgmm._numerics.pytree import replace, take
@@ -97,9 +97,10 @@ class LikelihoodRatioTest:
         return f"<jaxgmm LikelihoodRatioTest: {self.summary()}>"
 
 
+@usage("jaxgmm.likelihood_ratio_test(key, x, null, alternative)")
 def likelihood_ratio_test(
     key: Array,
-    x: ArrayLike | Rows,
+    x: Samples,
     null: Algorithm,
     alternative: Algorithm,
     n_replicates: int = 999,
@@ -161,6 +162,7 @@ def likelihood_ratio_test(
         check_positive_int(name, number)
     check_positive_int("n_starts", n_starts)
     check_non_negative("tol", tol)
+    x = floats_of(x)
     rows = check_rows(x)
     check_model(null.prior, rows.x)
     check_model(alternative.prior, rows.x)

@@ -34,7 +34,7 @@ def qq(
     mass`` leave the band; of held-out samples about as many do.
 
     Args:
-        model: a `State` of one lane, or a `Mixture`.
+        model: a fit, of which the best state counts, or a `Mixture`.
         x: samples, ``(N, D)``; of many samples a random subset of 5,000 ranks is drawn.
         feature: the feature to draw.
         ax: axes to draw on; by default new axes.
@@ -54,12 +54,13 @@ def qq(
         >>> ax.get_xlabel()
         'length (mm), of the model'
     """
-    own = as_mixture(model)
+    model, own = as_mixture(model, "qq")
     if not 0 < mass < 1:
         raise ValueError(f"mass must be between 0 and 1, both excluded, but it is {mass}.")
     (chosen,) = check_features(feature, own.means.shape[1], 1)
     label = check_names(names, own.means.shape[1])[chosen]
-    column = np.asarray(check_fitted_samples(model, x, values=False)[:, chosen], np.float64)
+    x = check_fitted_samples(model, x, "qq", values=False)[1]
+    column = np.asarray(x[:, chosen], np.float64)
     n = len(column)
     drawn = subset(n)
     rank = drawn + 1.0

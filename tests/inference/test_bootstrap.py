@@ -8,7 +8,7 @@ from conftest import clusters
 
 import jaxgmm
 from jaxgmm._inference import replicates
-from jaxgmm._inference.bootstrap import Bootstrap, check_own
+from jaxgmm._inference.bootstrap import Bootstrap
 from jaxgmm._lane.state import initial_state
 
 KINDS = ("parametric", "nonparametric", "weighted")
@@ -108,8 +108,6 @@ def test_bad_arguments_are_refused():
     svi = jaxgmm.svi(jaxgmm.default_prior(x, 1), jaxgmm.natural_gradient(), 10)
     with pytest.raises(ValueError, match=r"jaxgmm\.em and jaxgmm\.cavi"):
         jaxgmm.bootstrap(key, state, x, svi)
-    with pytest.raises(ValueError, match="needs the State of a fit"):
-        check_own(prior, algorithm)
     with pytest.raises(ValueError, match="n_replicates"):
         jaxgmm.bootstrap(key, state, x, algorithm, 0)
     m = jaxgmm.Mixture(jnp.ones(1), jnp.zeros((1, 1)), jnp.ones((1, 1, 1)))

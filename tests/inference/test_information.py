@@ -11,7 +11,6 @@ from conftest import clusters
 from jax.scipy.stats import multivariate_normal
 
 import jaxgmm
-from jaxgmm._inference.information import check_point
 from jaxgmm._lane.state import initial_state
 
 COVARIANCES = ("full", "tied", "diag", "spherical", "known")
@@ -192,7 +191,5 @@ def test_what_has_no_information_is_refused():
     ):
         with pytest.raises(ValueError, match=message):
             jaxgmm.standard_errors(wrong, x)
-    with pytest.raises(ValueError, match="needs the State of a fit"):
-        check_point(prior, "standard_errors")
     with pytest.raises(ValueError, match="features"):
         jaxgmm.standard_errors(state, x[:, :1])
