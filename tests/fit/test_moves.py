@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from algorithms import FAMILIES, WEIGHTS, components, data
+from conftest import parametrize
 from numpy.testing import assert_allclose
 
 import jaxgmm
@@ -86,7 +87,9 @@ def test_merge_cost_is_runnalls_bound():
         assert cost[i, j] > 0
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@parametrize(
+    ("family",), [(f,) for f in FAMILIES], slow=lambda f: f not in ("full", "diag", "known")
+)
 @pytest.mark.parametrize("mode", [True, False])
 def test_proposals_are_valid_and_differ(family: str, mode: bool):
     x = data("float64")

@@ -20,7 +20,6 @@ DEFAULT = {
     ("em", "tied", "dirichlet"),
     ("map", "tied", "dirichlet process"),
     ("cavi", "full", "dirichlet process"),
-    ("cavi", "independent diag", "sparse"),
     ("em", "spherical", "fixed"),
 }
 ROWS = [
