@@ -3,18 +3,11 @@
 from typing import Any
 
 import numpy as np
+from sklearn.mixture._gaussian_mixture import _compute_precision_cholesky
 from sklearn.utils.validation import _check_sample_weight
 
 FLOATS: Any = [np.float64, np.float32]
 
-_ILL_DEFINED = (
-    "Fitting the mixture model failed because some components have ill-defined empirical "
-    "covariance (for instance caused by singleton or collapsed samples). Try to decrease the "
-    "number of components, increase reg_covar, or scale the input data."
-)
-_ILL_DEFINED_SINGLE = (
-    " The numerical accuracy can also be improved by passing float64 data instead of float32."
-)
 NOT_CONVERGED = (
     "Best performing initialization did not converge. Try different init parameters, or increase "
     "max_iter, tol, or check for degenerate data."
@@ -53,8 +46,12 @@ def has_own_steps(model: Any, base: type) -> bool:
 
 
 def ill_defined(dtype: np.dtype) -> str:
-    """What to say where a covariance is singular."""
-    return _ILL_DEFINED + (_ILL_DEFINED_SINGLE if dtype == np.float32 else "")
+    """What the installed scikit-learn says where a covariance is singular."""
+    try:
+        _compute_precision_cholesky(np.zeros((1, 1), dtype), "diag")
+    except ValueError as error:
+        return str(error)
+    return "Some components have ill-defined empirical covariance."
 
 
 def as_numpy(a: Any, name: str) -> Any:

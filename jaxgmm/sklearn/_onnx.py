@@ -4,8 +4,6 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
-from sklearn.mixture import GaussianMixture
-
 # under which skl2onnx knows its own converter, and ours
 _THEIRS, _OURS = "SklearnGaussianMixture", "JaxgmmGaussianMixture"
 
@@ -16,14 +14,15 @@ class OnnxMixin:
     def onnx_parser(self) -> Any:
         """For skl2onnx, which asks this first: the outputs of the converted model."""
         types = import_module("skl2onnx.common.data_types")
-        # its options are those of types that have been registered
-        import_module("skl2onnx").update_registered_converter(
-            type(self),
-            _OURS,
-            self.onnx_shape_calculator(),
-            _convert,
-            options={"score_samples": [True, False]},
-        )
+        # it has options for types that have been registered
+        for one in (type(self), _plain()):
+            import_module("skl2onnx").update_registered_converter(
+                one,
+                _OURS,
+                self.onnx_shape_calculator(),
+                _convert,
+                options={"score_samples": [True, False]},
+            )
 
         def parser(scope: Any = None, inputs: Any = None) -> list[tuple[str, Any]]:
             number = inputs[0].type
@@ -43,9 +42,14 @@ class OnnxMixin:
         return _convert
 
 
+def _plain() -> Any:
+    """The class whose density has no constants besides the weights."""
+    return import_module("jaxgmm.sklearn").GaussianMixture
+
+
 def _convert(scope: Any, operator: Any, container: Any) -> None:
     model = operator.raw_operator
-    plain: Any = GaussianMixture(len(model.means_), covariance_type=model.covariance_type)
+    plain = _plain()(len(model.means_), covariance_type=model.covariance_type)
     plain.means_, plain.precisions_cholesky_ = model.means_, model.precisions_cholesky_
     log_weights = model._estimate_log_weights() + model._log_det_gap()
     plain._estimate_log_weights = lambda: log_weights

@@ -81,7 +81,8 @@ def test_em_is_scikit_learns_from_every_start(covariance_type: str, init_params:
         n_components=3,
         covariance_type=covariance_type,
         init_params=init_params,
-        n_init=4,
+        # k-means leads all to one optimum, of whose copies rounding chooses
+        n_init=1 if init_params == "kmeans" else 4,
         max_iter=1000,
         random_state=0,
     )
