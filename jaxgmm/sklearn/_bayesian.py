@@ -32,7 +32,7 @@ class BayesianGaussianMixture(LanesMixin, mixture.BayesianGaussianMixture):
     With full covariances and ``"dirichlet_distribution"`` every iteration equals scikit-learn's up
     to rounding, and so do the posterior and all predictions. In the other cases scikit-learn's
     formulas do not belong to the model that it describes. This class uses the formulas of the
-    model:
+    model, and so a fit may need more iterations, or fewer:
 
     - ``"diag"`` and ``"spherical"``: each precision has a gamma distribution of shape ``nu / 2``
       and rate ``S / 2`` (both times D for spherical). Here nu is ``degrees_of_freedom_``, and S is
