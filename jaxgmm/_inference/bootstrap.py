@@ -142,14 +142,14 @@ def bootstrap(
 
     Example:
         >>> import jax, jaxgmm
-        >>> x = jax.random.normal(jax.random.key(0), (200, 1))
-        >>> algorithm = jaxgmm.em(jaxgmm.flat_prior(1, 1))
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
+        >>> algorithm = jaxgmm.em(jaxgmm.flat_prior(1, 2))
         >>> result = jaxgmm.fit(jax.random.key(1), x, algorithm)
         >>> found = jaxgmm.bootstrap(jax.random.key(2), result, x, algorithm, 99, "weighted")
         >>> found.replicates.means.shape
-        (99, 1, 1)
+        (99, 1, 2)
         >>> lower, upper = found.intervals(0.9)
-        >>> bool(lower.means[0, 0] < x.mean() < upper.means[0, 0])
+        >>> bool(lower.means[0, 0] < x[:, 0].mean() < upper.means[0, 0])
         True
     """
     check_choice("kind", kind, KINDS)

@@ -165,10 +165,10 @@ def standard_errors(
 
     Example:
         >>> import jax, jaxgmm
-        >>> x = jax.random.normal(jax.random.key(0), (400, 1))
-        >>> result = jaxgmm.fit(jax.random.key(1), x, jaxgmm.em(jaxgmm.flat_prior(1, 1)))
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
+        >>> result = jaxgmm.fit(jax.random.key(1), x, jaxgmm.em(jaxgmm.flat_prior(1, 2)))
         >>> errors = jaxgmm.standard_errors(result, x).errors
-        >>> bool(abs(errors.means[0, 0] - x.std() / 20) < 1e-4)
+        >>> bool(jax.numpy.allclose(errors.means[0], x.std(axis=0) / 10, atol=1e-4))
         True
     """
     state = _point_state(state, "standard_errors")

@@ -143,8 +143,8 @@ def likelihood_ratio_test(
 
     Example:
         >>> import jax, jaxgmm
-        >>> x = jax.random.normal(jax.random.key(0), (100, 1))
-        >>> one, two = (jaxgmm.em(jaxgmm.default_prior(x, k)) for k in (1, 2))
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
+        >>> one, two = (jaxgmm.em(jaxgmm.flat_prior(k, 2, "spherical")) for k in (1, 2))
         >>> test = jaxgmm.likelihood_ratio_test(
         ...     jax.random.key(1), x, one, two, n_replicates=19, n_starts=2
         ... )

@@ -92,7 +92,7 @@ def test_vmap_of_the_gradient_is_the_gradient_in_each_lane(dtype: str, tolerance
             np.testing.assert_allclose(a, b, atol=10 * tolerance.value * scale)
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ["full", pytest.param("tied", marks=pytest.mark.slow)])
 def test_hessians(structure: str):
     # forward over reverse, in potentials, rows and weights, with all mixed derivatives
     args = (potentials(structure=structure, k=2), samples(n=5), weights(5))

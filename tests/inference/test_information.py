@@ -69,13 +69,8 @@ def oracle(x: jax.Array, state: jaxgmm.State, covariance: str) -> jaxgmm.Mixture
     )
 
 
-@pytest.mark.parametrize(
-    "covariance",
-    [
-        name if name == "full" else pytest.param(name, marks=pytest.mark.slow)
-        for name in COVARIANCES
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("covariance", COVARIANCES)
 def test_errors_are_those_of_the_hessian_in_the_parameters_themselves(covariance: str):
     x = data()
     state = fitted(x, covariance)
