@@ -41,13 +41,13 @@ def _assigned_stats(
         logs = jnp.log(jnp.where(r > 0, r, 1))
         entropy = entropy - jnp.sum(w * r * logs)
         r = r * w
-        offset = jax.tree.leaves(block)[0] - centre
+        offset = jax.tree.leaves(block)[0] - centre[None]
         return count + jnp.sum(r, axis=-1), total + linalg.matmul(r, offset), entropy
 
     zero = jnp.zeros((), x.dtype)
     zeros = (jnp.zeros((n_components,), x.dtype), jnp.zeros((n_components, dimension), x.dtype))
     count, total, entropy = scan_blocks(first, (*zeros, zero), rows, weight, size)
-    mean = centre + safe_divide(total, count[:, None])
+    mean = centre[None] + safe_divide(total, count[:, None])
 
     def second(scatter: Array, block: Any, w: Array) -> Array:
         residual = jax.tree.leaves(block)[0].T[None] - mean[:, :, None]
@@ -117,12 +117,12 @@ def nearest_labels(
     x: Float[Array, "N D"], points: Float[Array, "K D"], unit: Float[Array, " D"]
 ) -> Int[Array, " N"]:
     """The number of the nearest of K points, in units ``(D,)`` of each feature."""
-    scaled = points / unit
+    scaled = points / unit[None]
 
     def nearest(block: Array) -> Array:
-        rows = (block / unit).T
+        rows = (block / unit[None]).T
         # (K, D, B): sums of few features over long rows
-        distance = jnp.sum((rows - scaled[:, :, None]) ** 2, axis=1)
+        distance = jnp.sum((rows[None] - scaled[:, :, None]) ** 2, axis=1)
         return jnp.argmin(distance, axis=0)
 
     return map_blocks(nearest, x, 2 * points.size)

@@ -115,21 +115,21 @@ def _far_logits(x: Float[Array, "N D"], potentials: Potentials) -> Float[Array, 
     residual = jnp.clip(x.T[None] - mean[:, :, None], -largest, largest)
     length = jnp.max(jnp.abs(residual), axis=(0, 1))
     length = jnp.where(length > 0, length, 1)
-    squares = jnp.sum(kind.whiten(residual / length, factor) ** 2, axis=1)
+    squares = jnp.sum(kind.whiten(residual / length[None, None], factor) ** 2, axis=1)
     number = jnp.arange(mean.shape[0])[:, None]
-    best = number == jnp.argmin(jnp.where(used, squares, jnp.inf), axis=0)
+    best = number == jnp.argmin(jnp.where(used, squares, jnp.inf), axis=0)[None]
 
     def at_best(a: Array) -> Array:
         return jnp.broadcast_to(jnp.sum(jnp.where(best[:, None], a, 0), axis=0), a.shape)
 
     # measured from the best mean, under the factor of each component and under the best one's
-    whitened = kind.whiten(at_best(residual) / length, factor)
+    whitened = kind.whiten(at_best(residual) / length[None, None], factor)
     own = at_best(whitened)
-    between = jax.vmap(lambda m: kind.project(mean - m, factor))(mean)
+    between = jax.vmap(lambda m: kind.project(mean - m[None], factor))(mean)
     shift = linalg.einsum("jn,jkd->kdn", best.astype(x.dtype), between)
     # by powers of the length, over the length
-    gap = -0.5 * jnp.sum((whitened - own) * (whitened + own), axis=1) * length
-    gap = gap + jnp.sum(shift * whitened, axis=1) - 0.5 * jnp.sum(shift**2, axis=1) / length
-    gap = gap - jnp.max(jnp.where(used, gap, -jnp.inf), axis=0)
+    gap = -0.5 * jnp.sum((whitened - own) * (whitened + own), axis=1) * length[None]
+    gap = gap + jnp.sum(shift * whitened, axis=1) - 0.5 * jnp.sum(shift**2, axis=1) / length[None]
+    gap = gap - jnp.max(jnp.where(used, gap, -jnp.inf), axis=0)[None]
     scale = jnp.minimum(length * unit, largest)
-    return (potentials.const[:, None] + jnp.where(used, gap, 0) * scale * unit).T
+    return (potentials.const[:, None] + jnp.where(used, gap, 0) * scale[None] * unit).T

@@ -106,7 +106,7 @@ def moved_lanes(
     view = Mode() if best.view.point else Expectation()
     # without reg_covar, which the view adds and a posterior has not
     estimates = jax.vmap(lambda q: view.estimate(q).separate())(best.posterior)
-    present = jnp.arange(best.prior.n_components) < sizes[:, None]
+    present = jnp.arange(best.prior.n_components)[None] < sizes[:, None]
     pairs = jax.vmap(pairs_by_cost)(estimates, present)
     ranked = _ranked(best, sizes, data.total, n, view, estimates, pairs)
 
@@ -204,10 +204,10 @@ def part_near(key: Array, rows: Rows, m: Estimate, pooled: Array) -> Part:
     n = min(max(2 * (dimension + 1), x.shape[0] // (2 * n_components)), x.shape[0])
     log_weight = jnp.zeros((x.shape[0],), x.dtype) if weight is None else jnp.log(weight)
     centre = x[jax.random.categorical(key, log_weight)]
-    distance = jnp.sum((x - centre) ** 2, axis=-1)
+    distance = jnp.sum((x - centre[None]) ** 2, axis=-1)
     near = lax.top_k(-jnp.where(jnp.isfinite(log_weight), distance, jnp.inf), n)[1]
     mean = jnp.mean(x[near], axis=0)
-    covariance = jnp.mean(jax.vmap(m.kind.square)(x[near] - mean), axis=0)
+    covariance = jnp.mean(jax.vmap(m.kind.square)(x[near] - mean[None]), axis=0)
     share = jnp.asarray(n / x.shape[0], x.dtype)
     return share, mean, covariance + 0.01 * pooled
 

@@ -117,7 +117,7 @@ def are_alike(states: State, total: Array) -> Bool[Array, " R"]:
     def one(state: State) -> Array:
         m = state.view.estimate(state.posterior).separate()
         k, d = m.means.shape
-        delta = m.means - linalg.matmul(m.weights, m.means)
+        delta = m.means - linalg.matmul(m.weights, m.means)[None]
         covariances = m.covariance + jax.vmap(m.kind.square)(delta)
         whole = jnp.tensordot(m.weights, covariances, 1, precision="highest")
         undivided = -m.kind.half_log_det(whole[None], d)[0] - 0.5 * d * (LOG_2PI + 1)

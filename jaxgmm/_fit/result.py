@@ -227,7 +227,7 @@ def _repetition_notes(x: Array, constant: np.ndarray) -> list[str]:
     projected = np.sum(rows / np.max(np.abs(rows)) * rng.uniform(1, 2, rows.shape[1]), axis=1)
     found = [int(chosen[i]) for i in _repeated(projected)]
     if found:
-        counts = [int(jnp.sum(jnp.all(x == x[i], axis=1))) for i in found]
+        counts = [int(jnp.sum(jnp.all(x == x[i][None], axis=1))) for i in found]
         shown = ", ".join(
             f"row {i} of x occurs {m} times" for i, m in zip(found, counts, strict=True)
         )

@@ -45,7 +45,7 @@ def seeds(
         # Gumbel top-k: without replacement, with chances proportional to the weights
         noise = jax.random.gumbel(first_key, log_weight.shape, x.dtype)
         return x[lax.top_k(log_weight + noise, n_components)[1]]
-    scaled = x / (unit_of(rows.x) if unit is None else unit)
+    scaled = x / (unit_of(rows.x) if unit is None else unit)[None]
     candidates = 2 + int(math.log(n_components))
 
     def choose(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -56,13 +56,13 @@ def seeds(
         upto = jnp.cumsum(mass)
         draws = jax.random.uniform(jax.random.fold_in(key, i), (candidates,), x.dtype)
         # in (0, total], and the first row that reaches it: never one without mass
-        found = jnp.sum(upto < (1 - draws[:, None]) * upto[-1], axis=-1, dtype=index.dtype)
-        left = jnp.minimum(distance, jax.vmap(gap)(found))
-        best = jnp.argmin(jnp.sum(left if weight is None else left * weight, axis=-1))
+        found = jnp.sum(upto[None] < (1 - draws[:, None]) * upto[-1], axis=-1, dtype=index.dtype)
+        left = jnp.minimum(distance[None], jax.vmap(gap)(found))
+        best = jnp.argmin(jnp.sum(left if weight is None else left * weight[None], axis=-1))
         return index.at[i].set(found[best]), left[best]
 
     def gap(row: Array) -> Array:
-        return jnp.sum((scaled - scaled[row]) ** 2, axis=-1)
+        return jnp.sum((scaled - scaled[row][None]) ** 2, axis=-1)
 
     first = jax.random.categorical(first_key, log_weight)
     index = jnp.full((n_components,), first)
@@ -94,7 +94,7 @@ def parallel_seeds(key: Array, rows: Rows, n_components: int) -> Float[Array, "K
 
     def distance_to(points: Array) -> Array:
         def rows(block: Array) -> Array:
-            gaps = ((block[:, None, :] - points) / unit) ** 2
+            gaps = ((block[:, None, :] - points[None]) / unit[None, None]) ** 2
             return jnp.min(jnp.sum(gaps, axis=-1), axis=-1)
 
         return map_blocks(rows, x, points.size)

@@ -130,7 +130,8 @@ def _condition(m: Mixture, rows: Array, given: tuple[int, ...]) -> tuple[Array, 
         Mixture(m.weights, joint.means[:, :d], joint.covariances[:, :d, :d]), lower[:, :d, :d]
     )
     gain = linalg.einsum("kab,kcb->kac", lower[:, d:, :d], known.factor)
-    means = joint.means[:, d:] + linalg.einsum("kab,mkb->mka", gain, rows[:, None] - known.mean)
+    gaps = rows[:, None] - known.mean[None]
+    means = joint.means[None, :, d:] + linalg.einsum("kab,mkb->mka", gain, gaps)
     covariances = linalg.einsum("kab,kcb->kac", lower[:, d:, d:], lower[:, d:, d:])
     return jax.nn.softmax(logits(rows, known), axis=-1), means, covariances
 
@@ -189,7 +190,7 @@ def affine(mixture: Mixture, matrix: ArrayLike, offset: ArrayLike | None = None)
     shift = jnp.zeros(matrix.shape[:1], dtype) if offset is None else jnp.asarray(offset, dtype)
     if shift.shape != matrix.shape[:1]:
         raise ValueError(f"offset must have shape ({matrix.shape[0]},), but it is {shift.shape}.")
-    means = linalg.matmul(m.means, matrix.T) + shift
+    means = linalg.matmul(m.means, matrix.T) + shift[None]
     covariances = linalg.einsum("ed,kdf,gf->keg", matrix, m.covariances, matrix)
     return Mixture(m.weights, means, linalg.symmetrize(covariances))
 
@@ -232,7 +233,7 @@ def product(
 
 @jax.jit
 def _product(m: Mixture, mean: Array, covariance: Array) -> tuple[Mixture, Array]:
-    total = potentials_at(m, linalg.cholesky(m.covariances + covariance))
+    total = potentials_at(m, linalg.cholesky(m.covariances + covariance[None]))
     log_joint = logits(mean[None], total)[0]
 
     def share(part: Array) -> Array:
@@ -240,7 +241,7 @@ def _product(m: Mixture, mean: Array, covariance: Array) -> tuple[Mixture, Array
         return linalg.einsum("kab,kcb->kac", projected, total.factor)
 
     gain, kept = share(m.covariances), share(covariance)
-    means = m.means + linalg.einsum("kab,kb->ka", gain, mean - m.means)
+    means = m.means + linalg.einsum("kab,kb->ka", gain, mean[None] - m.means)
     # of Joseph's form: a sum of positive matrices, where their difference would cancel
     covariances = linalg.einsum("kab,kbc,kdc->kad", kept, m.covariances, kept)
     covariances = covariances + linalg.einsum("kab,bc,kdc->kad", gain, covariance, gain)

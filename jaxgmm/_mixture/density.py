@@ -53,7 +53,7 @@ def log_density(state: State | Mixture, x: Array) -> Array:
 
     def rows(block: Array) -> Array:
         return jax.nn.logsumexp(
-            state.posterior.components.log_predictive(block) + log_weights, axis=-1
+            state.posterior.components.log_predictive(block) + log_weights[None], axis=-1
         )
 
     return map_blocks(rows, x, 3 * state.posterior.components.mean.size)

@@ -103,7 +103,7 @@ def assignment(means: Float[Array, "K D"], target: Estimate) -> Int[Array, " K"]
     target = target.separate()
     pooled = jnp.tensordot(target.weights, target.covariance, 1, precision="highest")
     factor, _ = target.kind.invert(pooled[None], d)
-    gaps = (target.means[:, None] - means).reshape(-1, 1, d)
+    gaps = (target.means[:, None] - means[None]).reshape(-1, 1, d)
     whitened = jax.vmap(target.kind.project, (0, None))(gaps, factor).reshape(k, k, d)
     with jax.numpy_dtype_promotion("standard"):
         rows, columns = hungarian_algorithm(jnp.sum(whitened**2, axis=-1))

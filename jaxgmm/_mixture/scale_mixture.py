@@ -37,17 +37,18 @@ def _tail(m: ScaleMixture, gap: Float[Array, "N K"]) -> Float[Array, "N K"]:
     in the degrees of freedom and loses no precision where they are many. From 3 degrees of freedom
     on its relative error is below 1e-13, and with one, in a tail of mass 1e-10, 1e-9.
     """
-    shape = m.shape
-    if shape is None:
-        return ndtr(gap / jnp.sqrt(m.variance + m.added))
-    known, variance, beyond = lax.stop_gradient((shape, m.variance, gap))
+    spread, added = m.variance[None], m.added[None]
+    if m.shape is None:
+        return ndtr(gap / jnp.sqrt(spread + added))
+    shape = m.shape[None]
+    known, variance, beyond = lax.stop_gradient((shape, spread, gap))
     log_tilt = 2 * jnp.log(jnp.abs(beyond)) - jnp.log(2 * known * variance)
     low, high = gamma.node_range(known, jnp.logaddexp(log_tilt, jnp.zeros_like(log_tilt)))
 
     def add(sums: tuple[Array, Array], node: Array) -> tuple[tuple[Array, Array], None]:
         v = low + node * (high - low)
         weight = jnp.exp(shape * (v - jnp.expm1(v)))
-        tail = ndtr(gap / jnp.sqrt(m.variance * jnp.exp(-v) + m.added))
+        tail = ndtr(gap / jnp.sqrt(spread * jnp.exp(-v) + added))
         return (sums[0] + weight, sums[1] + weight * tail), None
 
     nodes = jnp.linspace(0, 1, gamma.NODES, dtype=gap.dtype)
@@ -58,7 +59,7 @@ def _tail(m: ScaleMixture, gap: Float[Array, "N K"]) -> Float[Array, "N K"]:
 def _tails(m: ScaleMixture, x: Float[Array, " N"]) -> tuple[Array, Array]:
     """Mass below and above, each with a small relative error where it is small."""
     largest = jnp.finfo(x.dtype).max
-    gap = jnp.clip(x[:, None] - m.mean, -largest, largest)
+    gap = jnp.clip(x[:, None] - m.mean[None], -largest, largest)
     below = gap < 0
     tail = _tail(m, jnp.where(below, gap, -gap))
     lower, upper = jnp.where(below, tail, 1 - tail), jnp.where(below, 1 - tail, tail)

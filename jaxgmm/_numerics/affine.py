@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from jaxgmm._numerics import linalg
+from jaxgmm._numerics.arrays import led
 from jaxgmm._numerics.pytree import pytree
 
 
@@ -27,13 +28,13 @@ class Affine:
 
     def points(self, x: Any) -> Any:
         """Points ``(..., D)`` in the new coordinates."""
-        moved = x - self.before
+        moved = x - led(self.before, x)
         if np.ndim(self.matrix) < 2:
-            moved = moved * self.matrix
+            moved = moved * led(self.matrix, moved)
         else:  # NumPy's arrays stay NumPy's, of 64 bits
             on_host = isinstance(moved, np.ndarray)
             moved = moved @ self.matrix if on_host else linalg.matmul(moved, self.matrix)
-        return moved + self.after
+        return moved + led(self.after, moved)
 
     def inverse(self) -> "Affine":
         """The map back; of NumPy arrays."""

@@ -30,6 +30,12 @@ def as_array(a: Any, dtype: Any = None) -> Array:
     return jax.device_put(np.asarray(a, dtype))
 
 
+def led(a: Any, like: Any) -> Any:
+    """The array with as many more leading axes as another has, which it is combined with."""
+    missing = np.ndim(like) - np.ndim(a)
+    return a.reshape((1,) * missing + np.shape(a)) if missing > 0 and np.ndim(a) else a
+
+
 def full(shape: tuple[int, ...], value: float | int, dtype: Any = None) -> Array:
     """Entries of one value; in NumPy, which compiles nothing for another shape."""
     return as_array(np.full(shape, value, jnp.result_type(float if dtype is None else dtype)))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
+from jaxgmm._numerics.arrays import led
 from jaxgmm._numerics.devices import by_platform, varying_as
 
 HIGHEST = lax.Precision.HIGHEST
@@ -43,7 +44,7 @@ def _cholesky_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array,
     lower, change = cholesky(*primals), symmetrize(*tangents)
     factor = inverse_factor(lower)
     inner = matmul(matmul(jnp.swapaxes(factor, -1, -2), change), factor)
-    half = jnp.tril(inner) - 0.5 * inner * jnp.eye(inner.shape[-1], dtype=inner.dtype)
+    half = jnp.tril(inner) - 0.5 * inner * eye_like(inner)
     return lower, matmul(lower, half)
 
 
@@ -163,13 +164,14 @@ def _cholesky_by_rows(a: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
 
 def _inverse_factor_by_rows(lower: Float[Array, "*K D D"]) -> Float[Array, "*K D D"]:
     """Forward substitution, a row of the inverse at a time."""
-    eye = jnp.eye(lower.shape[-1], dtype=lower.dtype)
+    eye = eye_like(lower)
 
     def step(i: Array, inverse: Array) -> Array:
         row = lax.dynamic_index_in_dim(lower, i, lower.ndim - 2, keepdims=False)
         pivot = lax.dynamic_index_in_dim(row, i, row.ndim - 1)
         # the rows from i on are still 0
-        new = (eye[i] - einsum("...j,...jk->...k", row, inverse)) / pivot
+        here = lax.dynamic_index_in_dim(eye, i, eye.ndim - 2, keepdims=False)
+        new = (here - einsum("...j,...jk->...k", row, inverse)) / pivot
         return lax.dynamic_update_index_in_dim(inverse, new, i, inverse.ndim - 2)
 
     inverse = lax.fori_loop(0, lower.shape[-1], step, varying_as(lower, jnp.zeros_like(lower)))
@@ -198,6 +200,16 @@ def log_det(triangular: Float[Array, "*K D D"]) -> Float[Array, "*K"]:
 def diagonal(a: Float[Array, "*K D D"]) -> Float[Array, "*K D"]:
     """The diagonal of each matrix."""
     return jnp.diagonal(a, axis1=-2, axis2=-1)
+
+
+def eye_like(a: Float[Array, "*K D D"]) -> Array:
+    """The identity, with as many axes as some matrices have, each of length 1 but the last two."""
+    return led(jnp.eye(a.shape[-1], dtype=a.dtype), a)
+
+
+def diagonal_matrix(a: Float[Array, "*K D"]) -> Float[Array, "*K D D"]:
+    """Matrices with a given diagonal, and 0 beside it."""
+    return a[..., None] * led(jnp.eye(a.shape[-1], dtype=a.dtype), a[..., None])
 
 
 def outer(a: Float[Array, "*K D"]) -> Float[Array, "*K D D"]:

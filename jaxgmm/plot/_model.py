@@ -112,6 +112,6 @@ def _predictive(state: State, x: Array) -> Array:
     components, log_weights = state.posterior.components, jnp.log(state.posterior.weights.mean())
 
     def rows(block: Array) -> Array:
-        return components.log_predictive(block) + log_weights
+        return components.log_predictive(block) + log_weights[None]
 
     return map_blocks(rows, x, 3 * components.mean.size)

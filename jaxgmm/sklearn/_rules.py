@@ -17,6 +17,7 @@ from jaxgmm._lane.status import Status
 from jaxgmm._model.prior import Prior, put_in_order
 from jaxgmm._model.views import Expectation, Mode
 from jaxgmm._numerics.arrays import safe_divide
+from jaxgmm._numerics.linalg import eye_like
 from jaxgmm._numerics.pytree import all_finite, pytree, replace, static
 
 
@@ -153,11 +154,11 @@ def with_floor(stats: Stats) -> Stats:
 
 def with_variance(stats: Stats, variance: Array) -> Stats:
     """The statistics of samples with this variance more, in every direction."""
-    kind, (_, d) = structure(stats.structure), stats.mean.shape
+    kind = structure(stats.structure)
     # a unit variance in every direction is a sum of d displacements
     each = jnp.ones_like(stats.mean)
     if kind.separate != "full":
         return replace(stats, scatter=stats.scatter + kind.outer(variance * stats.count, each))
-    eye = jnp.eye(d, dtype=stats.mean.dtype)
+    eye = eye_like(stats.scatter)
     count = variance * (jnp.sum(stats.count) if stats.scatter.ndim == 2 else stats.count)
     return replace(stats, scatter=stats.scatter + count[..., None, None] * eye)

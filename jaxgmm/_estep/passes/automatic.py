@@ -20,7 +20,8 @@ FEATURE_PATH_ERROR = 1e-4
 def relative_spread(potentials: Potentials, centre: Array) -> Array:
     """``max_k ||(mean_k - centre) factor_k||^2``: the squared spread in standard deviations."""
     kind = structure(potentials.structure)
-    return jnp.max(jnp.sum(kind.project(potentials.mean - centre, potentials.factor) ** 2, -1))
+    projected = kind.project(potentials.mean - centre[None], potentials.factor)
+    return jnp.max(jnp.sum(projected**2, axis=-1))
 
 
 def feature_path_is_safe(potentials: Potentials, centre: Array) -> Array:

@@ -38,7 +38,7 @@ def feature_pass(
 ) -> Sums:
     """A `Pass` by matrix products over all lanes."""
     kind = structure(potentials.structure)
-    mean = potentials.mean - centre
+    mean = potentials.mean - centre[None, None]
     weights = jax.vmap(kind.coefficients)(finite_const(potentials), mean, potentials.factor)
     lanes, components, width = weights.shape
     wide = lanes * components >= _WIDE_LOGITS
@@ -54,7 +54,7 @@ def feature_pass(
 
     def body(carry: Any, rows: Array, w: Array) -> Any:
         raw, total, log_evidence, error = carry
-        centred = (rows - centre).T
+        centred = (rows - centre[None]).T
         features = kind.features(centred)
         if wide:
             values = linalg.matmul(features.T, matrix).reshape(-1, components, lanes)
@@ -65,7 +65,7 @@ def feature_pass(
         else:
             values = linalg.matmul(matrix, features).reshape(components, lanes, -1)
             exponentials, normaliser, lse = softmax(values, 0)
-            r = exponentials * (w / normaliser)
+            r = exponentials * (w[None] / normaliser)
             raw = raw + linalg.matmul(r.reshape(components * lanes, -1), features.T)
             term = jnp.sum(lse * w, axis=-1)
         total = total + jax.vmap(kind.total, (None, 0))(centred, w)
@@ -86,4 +86,4 @@ def feature_pass(
     total = jnp.broadcast_to(total, (lanes, *total.shape[1:]))
     count, mean, scatter = jax.vmap(kind.moments)(raw, total)
     shared = jax.vmap(kind.shared_log_density)(potentials.factor, total)
-    return Sums(count, mean + centre, scatter, log_evidence + shared)
+    return Sums(count, mean + centre[None, None], scatter, log_evidence + shared)

@@ -7,6 +7,7 @@ import numpy as np
 from jax import Array
 
 from jaxgmm._numerics import linalg
+from jaxgmm._numerics.arrays import led
 from jaxgmm._numerics.bijections import CovarianceMap, VarianceMap
 
 # The smallest eigenvalue of correlations that a dtype resolves while it iterates, in units of eps.
@@ -144,7 +145,7 @@ class MatrixCovariance:
         return (dimension + 1) * log_det
 
     def regularise(self, covariance: Array, variance: Array | float) -> Array:
-        return covariance + variance * jnp.eye(covariance.shape[-1], dtype=covariance.dtype)
+        return covariance + variance * linalg.eye_like(covariance)
 
     def invert(self, covariance: Array, dimension: int) -> tuple[Array, Array]:
         factor = linalg.inverse_factor(linalg.cholesky(covariance))
@@ -160,8 +161,7 @@ class MatrixCovariance:
         eps = jnp.finfo(covariance.dtype).eps
         sd = jnp.sqrt(linalg.diagonal(covariance))
         correlation = covariance / (sd[..., :, None] * sd[..., None, :])
-        eye = jnp.eye(covariance.shape[-1], dtype=sd.dtype)
-        return linalg.is_definite(correlation - margin * eps * eye)
+        return linalg.is_definite(correlation - margin * eps * linalg.eye_like(correlation))
 
     def root(self, covariance: Array) -> Array:
         return linalg.cholesky(covariance)
@@ -185,7 +185,7 @@ class VarianceCovariance(OwnCovariance):
     """What the structures share whose covariances are variances, ``(K,)`` or ``(K, D)``."""
 
     def congruent(self, covariance: Array, matrix: Array) -> Array:
-        return covariance * matrix**2
+        return covariance * led(matrix**2, covariance)
 
     def log_volume(self, log_det: Array, dimension: int) -> Array:
         return 2 * log_det

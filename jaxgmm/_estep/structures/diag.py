@@ -49,7 +49,7 @@ class Diag(VarianceCovariance):
         return linalg.diagonal(matrices)
 
     def matrices(self, covariance: Array, n_components: int, dimension: int) -> Array:
-        return covariance[..., None] * jnp.eye(dimension, dtype=covariance.dtype)
+        return linalg.diagonal_matrix(covariance)
 
     def variances(self, covariance: Array, n_components: int, dimension: int) -> Array:
         return covariance
@@ -62,7 +62,7 @@ class Diag(VarianceCovariance):
 
     def exceeds(self, covariance: Array, ratio: Array, share: Array) -> Array:
         pooled = jnp.sum(share[:, None] * covariance, axis=0)
-        return jnp.all(covariance > ratio[:, None] * pooled, axis=-1)
+        return jnp.all(covariance > ratio[:, None] * pooled[None], axis=-1)
 
     def colour(self, root: Array, noise: Array) -> Array:
         return root * noise

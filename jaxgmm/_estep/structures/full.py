@@ -47,7 +47,7 @@ class Full(MatrixCovariance, OwnCovariance):
         linear = linalg.einsum("kij,kj->ki", factor, projected)
         constant = const - 0.5 * jnp.sum(projected**2, axis=-1)
         return jnp.concatenate(
-            [quadratic * precision[:, first, second], linear, constant[:, None]], axis=-1
+            [quadratic[None] * precision[:, first, second], linear, constant[:, None]], axis=-1
         )
 
     def moments(self, raw: Array, total: Array) -> tuple[Array, Array, Array]:
@@ -72,7 +72,7 @@ class Full(MatrixCovariance, OwnCovariance):
     def exceeds(self, covariance: Array, ratio: Array, share: Array) -> Array:
         pooled = linalg.einsum("k,kij->ij", share, covariance)
         # cheaper than eigenvalues: lambda_min(a) > c exactly where a - c I has a Cholesky factor
-        return linalg.is_definite(covariance - ratio[:, None, None] * pooled)
+        return linalg.is_definite(covariance - ratio[:, None, None] * pooled[None])
 
 
 def _dimension(width: int) -> int:

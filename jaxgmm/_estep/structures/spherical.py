@@ -45,7 +45,7 @@ class Spherical(VarianceCovariance):
         return jnp.mean(linalg.diagonal(matrices), axis=-1)
 
     def matrices(self, covariance: Array, n_components: int, dimension: int) -> Array:
-        return covariance[:, None, None] * jnp.eye(dimension, dtype=covariance.dtype)
+        return covariance[:, None, None] * jnp.eye(dimension, dtype=covariance.dtype)[None]
 
     def variances(self, covariance: Array, n_components: int, dimension: int) -> Array:
         return jnp.broadcast_to(covariance[:, None], (n_components, dimension))

@@ -27,7 +27,7 @@ class Tied(MatrixCovariance):
         return -0.5 * self.contract(total, factor)
 
     def total(self, x: Array, weight: Array) -> Array:
-        return linalg.matmul(x * weight, x.T)
+        return linalg.matmul(x * weight[None], x.T)
 
     def moments(self, raw: Array, total: Array) -> tuple[Array, Array, Array]:
         count = raw[:, -1]

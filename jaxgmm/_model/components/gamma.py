@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from jaxgmm._model.components.precision import Draw, Means, Precision
 from jaxgmm._model.components.predictive import StudentT, StudentTByFeature
-from jaxgmm._numerics.arrays import full
+from jaxgmm._numerics.arrays import full, led
 from jaxgmm._numerics.checks import check_non_negative
 from jaxgmm._numerics.pytree import pytree, replace, static
 
@@ -250,6 +250,7 @@ def node_range(
     ``exp(log_tilt)`` and whose shape is larger by ``more``. Differentiate no argument: the range
     has no derivative of its own.
     """
+    shape = led(shape, log_tilt)
     reach = -math.log(jnp.finfo(shape.dtype).eps) / shape
     root = jnp.sqrt(2 * reach)
     low = -log_tilt - reach - jnp.minimum(root, 1)

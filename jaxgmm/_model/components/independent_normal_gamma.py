@@ -21,7 +21,7 @@ from jaxgmm._model.components.gamma import (
 from jaxgmm._model.components.precision import Means
 from jaxgmm._model.components.predictive import Marginal
 from jaxgmm._numerics.affine import Affine
-from jaxgmm._numerics.arrays import safe_divide, sum_where
+from jaxgmm._numerics.arrays import led, safe_divide, sum_where
 from jaxgmm._numerics.checks import check_non_negative
 from jaxgmm._numerics.pytree import pytree, replace
 from jaxgmm._numerics.special import LOG_2PI, log1p_squares
@@ -263,16 +263,19 @@ class Integrated:
         """
         c = self.components
         spherical = c.structure == "spherical"
-        residual = x[:, None, :] - c.mean
+        residual = x[:, None, :] - c.mean[None]
         shape, rate, far = jax.lax.stop_gradient((c.shape, c.rate, residual))
         more = 0.5 * c.n_features if spherical else 0.5
         tilt = log1p_squares(far if spherical else far[..., None], 2 * rate)
         low, high = node_range(shape, tilt, more)
         unit, spread = jnp.sqrt(c._by_feature(c.rate / c.shape)), 1 / jnp.sqrt(c.precision)
+        # each with an axis for the samples
+        own, low, high = (led(a, tilt) for a in (c.shape, low, high))
+        unit, spread = led(unit, residual), led(spread, residual)
 
         def add(totals: tuple[Array, Array], node: Array) -> tuple[tuple[Array, Array], None]:
             v = low + node * (high - low)
-            log_weight = c.shape * (v - jnp.expm1(v))
+            log_weight = own * (v - jnp.expm1(v))
             part = jnp.exp(-0.5 * v)
             sd = jnp.hypot(unit * (part[..., None] if spherical else part), spread)
             density = -jnp.log(sd) - 0.5 * (LOG_2PI + (residual / sd) ** 2)

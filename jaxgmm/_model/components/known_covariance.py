@@ -79,7 +79,7 @@ class Known(Precision):
     def predictive(self, mean: Array, mean_precision: Array) -> Normal:
         # Bishop 2006, eq. 2.115
         inflation = 1 + 1 / mean_precision
-        return Normal(mean, inflation[:, None, None] * self.covariance, "full")
+        return Normal(mean, inflation[:, None, None] * self.covariance[None], "full")
 
     def transforms(self) -> dict[str, Any]:
         return {}

@@ -46,7 +46,7 @@ class StudentT:
         stretch = log1p_squares(whitened, degrees[:, None], axis=1).T
         constant = gammaln((degrees + d) / 2) - gammaln(degrees / 2) + log_det
         constant = constant - 0.5 * d * jnp.log(degrees * math.pi)
-        return constant - 0.5 * (degrees + d) * stretch
+        return constant[None] - 0.5 * (degrees + d)[None] * stretch
 
     def draw(self, key: Array, component: Int[Array, " n"]) -> Float[Array, "n D"]:
         normal_key, gamma_key = jax.random.split(key)
@@ -85,8 +85,9 @@ class StudentTByFeature:
         degrees, half = self.degrees, (self.degrees + 1) / 2
         constant = gammaln(half) - gammaln(degrees / 2)
         constant = constant - 0.5 * jnp.log(degrees * math.pi * self.scale)
-        residual = (x[:, None, :] - self.mean) / jnp.sqrt(self.scale)
-        return jnp.sum(constant - half * log1p_squares(residual[..., None], degrees), axis=-1)
+        residual = (x[:, None, :] - self.mean[None]) / jnp.sqrt(self.scale)[None]
+        stretch = log1p_squares(residual[..., None], degrees[None])
+        return jnp.sum(constant[None] - half[None] * stretch, axis=-1)
 
     def draw(self, key: Array, component: Int[Array, " n"]) -> Float[Array, "n D"]:
         noise = jax.random.t(key, self.degrees[component], dtype=self.mean.dtype)

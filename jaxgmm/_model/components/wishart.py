@@ -15,11 +15,16 @@ from jaxtyping import Float
 from jaxgmm._model.components.precision import Draw, Means, Precision
 from jaxgmm._model.components.predictive import StudentT
 from jaxgmm._numerics import linalg
-from jaxgmm._numerics.arrays import full
+from jaxgmm._numerics.arrays import full, led
 from jaxgmm._numerics.bijections import CovarianceMap
 from jaxgmm._numerics.checks import check_covariance
 from jaxgmm._numerics.pytree import pytree, replace
-from jaxgmm._numerics.special import LOG_2, multivariate_digamma, multivariate_gammaln
+from jaxgmm._numerics.special import (
+    LOG_2,
+    less_each,
+    multivariate_digamma,
+    multivariate_gammaln,
+)
 
 
 @pytree
@@ -149,7 +154,8 @@ class Wishart(Precision):
         degrees = self.degrees_of_freedom + 1 - self.dimension
         inflation = (1 + mean_precision) / (mean_precision * degrees)
         degrees = jnp.broadcast_to(degrees, mean_precision.shape)
-        return StudentT(mean, inflation[:, None, None] * self.scale, degrees, "full")
+        inflation = inflation[:, None, None]
+        return StudentT(mean, inflation * led(self.scale, inflation), degrees, "full")
 
     def transforms(self) -> dict[str, Any]:
         from numpyro.distributions import biject_to, constraints
@@ -217,8 +223,8 @@ def bartlett(key: Array, degrees: Float[Array, "*K"], dimension: int) -> Float[A
     """
     normal_key, gamma_key = jax.random.split(key)
     dtype = degrees.dtype
-    half = (degrees[..., None] - jnp.arange(dimension, dtype=dtype)) / 2
+    half = less_each(degrees, jnp.arange(dimension, dtype=dtype)) / 2
     chi = jnp.sqrt(2 * jax.random.gamma(gamma_key, half, dtype=dtype))
     shape = (*degrees.shape, dimension, dimension)
     below = jnp.tril(jax.random.normal(normal_key, shape, dtype), -1)
-    return below + chi[..., None] * jnp.eye(dimension, dtype=dtype)
+    return below + linalg.diagonal_matrix(chi)

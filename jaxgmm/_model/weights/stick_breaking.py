@@ -159,12 +159,13 @@ class StickBreaking:
         last component, ``-sum_k log(beta_k + sum_{j>k} n_j)``, and the others are best by
         decreasing count. So it is enough to try every component as the last one.
         """
-        place, here = jnp.arange(self.n_components), jnp.arange(self.n_components)[:, None]
+        numbers = jnp.arange(self.n_components)
+        place, here = numbers[None], numbers[:, None]
         last = jnp.sum(self.present()) - 1
         # of those by decreasing count, number `here` is moved to the last place
         later = jnp.where(place == last, here, jnp.where(place < here, place, place + 1))
         moved = jnp.where((here < last) & (place <= last), later, place)
-        orders = jnp.concatenate([place[None], jnp.argsort(-count)[moved]])
+        orders = jnp.concatenate([place, jnp.argsort(-count)[moved]])
         gains = jax.vmap(lambda order: self.gain(count[order], point=point))(orders)
         # what rounding may be is no reason to rename
         slack = 4 * jnp.finfo(count.dtype).eps * gammaln(jnp.sum(count) + 2)
