@@ -69,6 +69,11 @@ def parametrize(
     return pytest.mark.parametrize(names, marked)
 
 
+def also_slow(*values: Any) -> list[Any]:
+    """Values of one parameter whose tests are marked slow."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 # Rows of one program: they differ in the numbers of the prior only
 SAME_PROGRAM = {"sparse": "dirichlet", "pitman-yor": "dirichlet process", "map": "em"}
 

@@ -225,6 +225,7 @@ def test_uncertainty(tmp_path: Path) -> None:
     check_picture(tmp_path / "picture.png")
 
 
+@pytest.mark.slow
 def test_a_vae_gains_by_a_mixture_prior_already_after_some_epochs(tmp_path: Path) -> None:
     text = run_example("vae.py", tmp_path / "picture.png", "--epochs", "40", "--seeds", "1")
     _normal, _mixture, gain, *_, tight = numbers(text, "0   ")

@@ -86,6 +86,7 @@ def _log_evidence_jvp(
     if not all(_is_zero(a) for a in _leaves(tangents[:2])):
         # each device's rows add to the sum that all devices have
         of_rows = jax.tree.map(_instantiate, tangents[:2], is_leaf=_is_zero)
+        of_rows = varying_as(x, of_rows)
         own = jax.jvp(weighted, (x, weight), of_rows)[1]
         terms.append(own if axis is None else lax.psum(own, axis))
     return sums.log_evidence, sum(terms, jnp.zeros_like(sums.log_evidence))

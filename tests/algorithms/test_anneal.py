@@ -94,7 +94,7 @@ def test_wrappers_nest_in_either_order():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((jaxgmm.svi(PRIOR, optax.adam(0.1)),), "jaxgmm.em and jaxgmm.cavi.*given a SVI"),
+        ((jaxgmm.svi(PRIOR, optax.adam(0.1)),), "jaxgmm.em and jaxgmm.cavi.*given an SVI"),
         ((jaxgmm.cavi(PRIOR), 0), "n_steps must be an integer of at least 1"),
         ((jaxgmm.cavi(PRIOR), 10, 0.0), "start must be above 0 and at most 1, but it is 0.0"),
         ((jaxgmm.cavi(PRIOR), 10, 1.5), "start must be above 0 and at most 1, but it is 1.5"),

@@ -80,8 +80,8 @@ def rises(x: jax.Array, prior: Prior, init: str) -> np.ndarray:
 @pytest.mark.parametrize(
     ("name", "init"),
     [
-        ("faithful", "random_responsibilities"),
-        ("iris", "k-means++"),
+        pytest.param("faithful", "random_responsibilities", marks=pytest.mark.slow),
+        pytest.param("iris", "k-means++", marks=pytest.mark.slow),
         ("one cluster", "random_points"),
     ],
 )

@@ -204,7 +204,7 @@ def test_what_is_no_fixed_point_is_refused(
         fixed_point(svi, state, x)
     with pytest.raises(ValueError, match="the expectation view, but the state is of the mode"):
         fixed_point(cavi, state, x)
-    with pytest.raises(ValueError, match="takes one lane, but the state has 2"):
+    with pytest.raises(ValueError, match="takes the state of one lane, but this one has 2"):
         fixed_point(algorithm, jax.tree.map(lambda a: jnp.stack([a, a]), state), x)
     collapsed = replace(state, status=jnp.asarray(int(jaxgmm.Status.COLLAPSED), jnp.int32))
     with pytest.raises(ValueError, match="the state failed, COLLAPSED: A component is empty"):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import clusters
+from conftest import also_slow, clusters
 
 import jaxgmm
 from jaxgmm import Status
@@ -54,9 +54,7 @@ def test_what_does_not_ascend_is_refused(wrap, monkeypatch: pytest.MonkeyPatch):
         wrap(PRIOR)
 
 
-@pytest.mark.parametrize(
-    "wrap", [jaxgmm.squarem, pytest.param(jaxgmm.annealed, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("wrap", also_slow(jaxgmm.squarem, jaxgmm.annealed))
 def test_select_takes_wrapped_algorithms(wrap):
     def model(k: int, covariance: str) -> jaxgmm.Algorithm:
         return jaxgmm.em(jaxgmm.flat_prior(k, 2, covariance))

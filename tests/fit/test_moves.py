@@ -131,6 +131,7 @@ def test_one_lane_finds_the_optimum_of_old_faithful(faithful: np.ndarray):
     assert found[False] <= 10
 
 
+@pytest.mark.slow
 def test_sixteen_lanes_find_it_every_time(faithful: np.ndarray):
     x = jnp.asarray(faithful)
     algorithm = jaxgmm.em(jaxgmm.flat_prior(3, 2))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import also_slow
 from naive_estep import naive
 
 import jaxgmm
@@ -135,7 +136,7 @@ def test_the_log_evidence_of_many_samples_is_summed_with_compensation():
         assert abs(total - exact) < 2e-7 * abs(exact)
 
 
-@pytest.mark.parametrize("order", ["float32,float64", "float64,float32"])
+@pytest.mark.parametrize("order", ["float32,float64", *also_slow("float64,float32")])
 def test_two_precisions_live_in_one_process(order: str) -> None:
     """An index array that JAX converted under one default must not be met under the other."""
     program = Path(__file__).parents[1] / "programs" / "mixed_precision.py"

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import Tolerance, clusters
+from conftest import Tolerance, also_slow, clusters
 from scipy.special import gammaln
 from scipy.stats import gamma, invgamma, multivariate_t, norm
 from sklearn.datasets import load_iris
@@ -27,7 +27,7 @@ from jaxgmm._estep.structures import structure
 from jaxgmm._model.coordinates import constrain, unconstrain
 
 K, D = 3, 2
-NAMES = ("tied", "diag", "spherical", "independent diag", "independent spherical")
+NAMES = ("tied", "diag", "spherical", "independent diag", *also_slow("independent spherical"))
 LOG_2PI = np.log(2 * np.pi)
 
 
