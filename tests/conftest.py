@@ -36,6 +36,7 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "allow")
 
+import jaxtyping
 from jaxtyping import install_import_hook
 
 install_import_hook("jaxgmm", "beartype.beartype")
@@ -44,6 +45,8 @@ install_import_hook("jaxgmm", "beartype.beartype")
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import jaxgmm
 
 DATA = Path(__file__).parents[1] / "examples" / "data"
 # scripts that tests run in processes with devices of their own
@@ -118,6 +121,24 @@ def tolerance(dtype: str) -> Tolerance:
 @pytest.fixture
 def key() -> jax.Array:
     return jax.random.key(0)
+
+
+@pytest.fixture
+def no_type_checker(monkeypatch: pytest.MonkeyPatch) -> None:
+    # users have none: the library's own checks must see what they pass
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.fixture
+def nothing_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    def traced(*args: Any, **kwargs: Any) -> None:
+        pytest.fail("an algorithm was traced before its input was checked")
+
+    for name in ("init_on", "step_on"):
+        monkeypatch.setattr(jaxgmm.Algorithm, name, traced)
+    starts = ("launch._labels", "launch._random_start", "launch._given_start")
+    for name in (*starts, "driver._advance"):
+        monkeypatch.setattr(f"jaxgmm._fit.{name}", traced)
 
 
 @pytest.fixture(scope="session")

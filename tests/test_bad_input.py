@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -21,23 +20,7 @@ em = jaxgmm.em(jaxgmm.flat_prior(K, 2))
 proper = jaxgmm.default_prior(x, K)
 TWIST = jnp.asarray([[3.0, -0.3], [-2.0, 9.0]])
 
-
-@pytest.fixture(autouse=True)
-def no_type_checker(monkeypatch: pytest.MonkeyPatch) -> None:
-    # users have none: the library's own checks must see what they pass
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    def traced(*args: Any, **kwargs: Any) -> None:
-        pytest.fail("an algorithm was traced before its input was checked")
-
-    for name in ("init_on", "step_on"):
-        monkeypatch.setattr(jaxgmm.Algorithm, name, traced)
-    starts = ("launch._labels", "launch._random_start", "launch._given_start")
-    for name in (*starts, "driver._advance"):
-        monkeypatch.setattr(f"jaxgmm._fit.{name}", traced)
+pytestmark = pytest.mark.usefixtures("no_type_checker", "nothing_is_traced")
 
 
 def fit(rows: Any = x, algorithm: Any = em, *args: Any, **kwargs: Any) -> Any:

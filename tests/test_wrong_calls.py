@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import optax
 import pandas as pd
@@ -34,22 +33,7 @@ line = Mixture(np.ones(1), np.zeros((1, 1)), np.ones((1, 1, 1)))
 frame = pd.DataFrame({"length": x[:, 0], "species": ["a"] * 40})
 svi, select, default = jaxgmm.svi, jaxgmm.select, jaxgmm.default_prior
 
-
-@pytest.fixture(autouse=True)
-def no_type_checker(monkeypatch: pytest.MonkeyPatch) -> None:
-    # users have none: the library's own checks must see what they pass
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    def traced(*args: Any, **kwargs: Any) -> None:
-        pytest.fail("an algorithm was traced before its input was checked")
-
-    for name in ("init_on", "step_on"):
-        monkeypatch.setattr(jaxgmm.Algorithm, name, traced)
-    for name in ("launch._labels", "launch._random_start", "driver._advance"):
-        monkeypatch.setattr(f"jaxgmm._fit.{name}", traced)
+pytestmark = pytest.mark.usefixtures("no_type_checker", "nothing_is_traced")
 
 
 def fit(*args: Any, **kwargs: Any) -> Any:

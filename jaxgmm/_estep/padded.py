@@ -24,8 +24,8 @@ _MANY = 1 << 16
 def padded_size(n: int) -> int:
     """The number of rows that n are padded to.
 
-    A power of two up to 1024, and not less than 32; above that at most an eighth more than n, and
-    so for half as many again as there are powers of two.
+    A power of two up to 1024, and not less than 32. Above that it is one of eight numbers between
+    two powers of two, at most an eighth more than n.
     """
     if n <= 1024:
         return max(32, 1 << (n - 1).bit_length())
@@ -44,7 +44,7 @@ def padded(rows: Rows) -> Rows:
     values = np.asarray(x)
     weight = np.ones(len(values), values.dtype) if rows.weight is None else rows.weight
     size = padded_size(len(values))
-    return replace(rows, x=_padded_values(values, size), weight=padded_weight(weight, size))
+    return replace(rows, x=padded_values(values, size), weight=padded_weight(weight, size))
 
 
 def padded_weight(weight: Any, size: int) -> Array:
@@ -58,11 +58,12 @@ def by_row(program: Program, model: Any, x: Array, n_components: int) -> Array:
     effort = effort_of(x.size * n_components)
     if not _can_pad(x, model):
         return program.on(effort, model, x)()
-    wide = program.on(effort, model, _padded_values(np.asarray(x), padded_size(x.shape[0])))()
+    wide = program.on(effort, model, padded_values(np.asarray(x), padded_size(x.shape[0])))()
     return first(wide, x.shape[0])
 
 
-def _padded_values(x: np.ndarray, size: int) -> Array:
+def padded_values(x: np.ndarray, size: int) -> Array:
+    """So many rows, ``(N, ...)``, of which those at the end are for nobody to see."""
     # what looks at the values alone sees no new ones; a mean that does not overflow
     more = np.broadcast_to(np.sum(x / len(x), axis=0), (size - len(x), *x.shape[1:]))
     return as_array(np.concatenate([x, more.astype(x.dtype)]))

@@ -144,18 +144,13 @@ def advance(algorithm: Any, source: Source, lanes: Lanes, limits: Limits, upto: 
 def _advancing(
     algorithm: Any, source: Source, numbers: np.ndarray, batch: Any, limits: Limits, steps: int
 ) -> Call:
-    max_iter, tol = np.int32(limits.max_iter), np.asarray(limits.tol, source.rows.x.dtype)
-    effort = _effort(source, algorithm.prior.n_components, len(numbers))
-    return _advance.on(
-        effort,
-        algorithm,
-        source,
-        numbers,
-        batch,
-        np.asarray(max_iter),
-        tol,
+    ends = (
+        np.asarray(limits.max_iter, np.int32),
+        np.asarray(limits.tol, source.rows.x.dtype),
         np.asarray(steps, np.int32),
     )
+    effort = _effort(source, algorithm.prior.n_components, len(numbers))
+    return _advance.on(effort, algorithm, source, numbers, batch, *ends)
 
 
 def _blocks(lanes: np.ndarray, size: int) -> Any:

@@ -17,7 +17,7 @@ from scipy.special import logsumexp, softmax
 from jaxgmm._estep.assigned import from_labels, from_responsibilities
 from jaxgmm._estep.data import Data, Rows
 from jaxgmm._estep.log_evidence import row_log_evidence
-from jaxgmm._estep.padded import padded_size
+from jaxgmm._estep.padded import padded_size, padded_values, padded_weight
 from jaxgmm._estep.passes.common import Path
 from jaxgmm._estep.potentials import Potentials
 from jaxgmm._fit.driver import Driver, Limits
@@ -49,21 +49,17 @@ def with_x64(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def padded(a: np.ndarray) -> Array:
-    """The array with its first row again and again at the end, as it is for nobody to see."""
-    extra = padded_size(len(a)) - len(a)
-    if extra:
-        a = np.concatenate([a, np.broadcast_to(a[:1], (extra, *a.shape[1:]))])
-    return as_array(a)
+    """The array with more rows, however many it has."""
+    return padded_values(a, padded_size(len(a)))
 
 
 def as_data(x: np.ndarray, weight: np.ndarray | None = None) -> Data:
     """The samples, with weights of 1 unless given, padded with rows of weight 0."""
-    filled = np.zeros(padded_size(len(x)), x.dtype)
-    filled[: len(x)] = 1 if weight is None else weight
+    filled = np.ones(len(x), x.dtype) if weight is None else weight.astype(x.dtype)
     total = len(x) if weight is None else weight.sum(dtype=np.float64)
     # arrays made by NumPy: nothing is compiled for another shape
     return Data(
-        rows=Rows(padded(x), as_array(filled)),
+        rows=Rows(padded(x), padded_weight(filled, padded_size(len(x)))),
         centre=as_array(x.mean(axis=0, dtype=x.dtype)),
         total=as_array(total, x.dtype),
         scale=as_array(1, x.dtype),
