@@ -19,8 +19,8 @@ from jaxgmm._algorithms.fixed_point import fixed_point
 from jaxgmm._algorithms.natural import NaturalGradient, NaturalSVI, natural_gradient
 from jaxgmm._algorithms.squarem import Squarem, squarem
 from jaxgmm._algorithms.svi import SVI, svi
-from jaxgmm._estep.data import Rows
 from jaxgmm._estep.estep import estep
+from jaxgmm._estep.rows import Rows
 from jaxgmm._export.arviz import to_arviz
 from jaxgmm._export.files import load, save
 from jaxgmm._fit.fit import fit
@@ -39,6 +39,7 @@ from jaxgmm._mixture.criteria import aic, bic, icl
 from jaxgmm._mixture.density import log_prob, predict, responsibilities
 from jaxgmm._mixture.draws import Interval, credible_intervals, sample, sample_posterior
 from jaxgmm._mixture.evidence import elbo, prior_gradient, sampled_elbo
+from jaxgmm._mixture.imputation import impute
 from jaxgmm._mixture.labels import align, order_components
 from jaxgmm._mixture.mixture import Mixture, mixture
 from jaxgmm._mixture.pruning import prune
@@ -111,6 +112,7 @@ __all__ = [
     "fixed_point",
     "flat_prior",
     "icl",
+    "impute",
     "is_degenerate",
     "likelihood_ratio_test",
     "load",

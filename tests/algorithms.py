@@ -15,7 +15,7 @@ from new_family import NormalChiSquared
 
 import jaxgmm
 from jaxgmm import Algorithm, Prior, State
-from jaxgmm._estep.data import data_covariance
+from jaxgmm._estep.moments import data_covariance
 
 N, D, K, R = 90, 2, 3, 4
 BATCH = 25  # the last batch of an epoch is short

@@ -13,9 +13,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from jaxgmm._algorithms.monitor import Monitor, Rising, Tolerance, rounding
-from jaxgmm._estep.data import Data, Rows, Samples, as_rows, check_rows, prepare
+from jaxgmm._estep.data import Data, prepare
 from jaxgmm._estep.estep import estep_on
 from jaxgmm._estep.passes.common import Path
+from jaxgmm._estep.row_checks import check_rows
+from jaxgmm._estep.rows import Rows, Samples, as_rows
 from jaxgmm._estep.stats import Stats
 from jaxgmm._lane.given import Checked, check_start, initial_posterior
 from jaxgmm._lane.state import State, initial_state
@@ -120,7 +122,7 @@ class Algorithm:
             ValueError: for bad samples, weights or start points.
         """
         rows = check_rows(x, sample_weight)
-        check_model(self.prior, rows.x)
+        check_model(self.prior, rows)
         checked = check_start(init, self.prior, rows.n_samples)
         lane_key, shared_key = jax.random.split(key)
         return self.init_on(lane_key, shared_key, prepare(rows), checked)

@@ -11,8 +11,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from jaxgmm._algorithms.base import Algorithm, check_algorithm
-from jaxgmm._estep.data import Rows, Samples, check_rows
-from jaxgmm._estep.passes.whitened import whitened_lane
+from jaxgmm._estep.passes import careful_lane
+from jaxgmm._estep.row_checks import check_rows
+from jaxgmm._estep.rows import Rows, Samples
 from jaxgmm._estep.stats import Stats
 from jaxgmm._estep.structures import structure
 from jaxgmm._lane.state import Fitted, State, state_of
@@ -92,7 +93,7 @@ def fixed_point(
             "algorithm found."
         )
     rows = check_rows(x, sample_weight)
-    check_model(algorithm.prior, rows.x)
+    check_model(algorithm.prior, rows)
     _check_state(state, algorithm)
     return _fixed_point(algorithm, state, rows)
 
@@ -119,10 +120,11 @@ def _fixed_point(algorithm: Algorithm, state: State, rows: Rows) -> State:
     flat, restore = ravel_pytree(state.posterior)
     unit = _units(state.posterior, state.view)
     weight = None if rows.weight is None else rows.weight[None]
+    values = replace(rows, weight=None)
 
     def stats_of(q: Prior) -> Stats:
         potentials = view.potentials(q)
-        sums = whitened_lane(rows.x, weight, potentials, None, None)
+        sums = careful_lane(values, weight, potentials, None)
         zero = jnp.zeros_like(sums.log_evidence)
         return Stats(*sums[:3], zero, sums.log_evidence, potentials.structure)
 

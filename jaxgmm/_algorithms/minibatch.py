@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Int
 
-from jaxgmm._estep.data import Data, Rows
+from jaxgmm._estep.data import Data
 from jaxgmm._numerics.pytree import replace
 
 _ROUNDS = 6
@@ -62,4 +62,4 @@ def minibatch(key: Array, data: Data, iteration: Array, batch_size: int) -> Data
     if data.weight is not None:
         weight = weight * data.weight[rows]
     scale = n_samples / jnp.sum(present).astype(data.x.dtype)
-    return replace(data, rows=Rows(data.x[rows], weight), scale=scale)
+    return replace(data, rows=replace(data.rows.take(rows), weight=weight), scale=scale)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jaxgmm._estep.data import Rows
+from jaxgmm._estep.rows import Rows, allowed
 from jaxgmm._estep.stats import Stats
 from jaxgmm._estep.structures import structure
 from jaxgmm._numerics import linalg
@@ -114,18 +114,24 @@ def from_labels(
 
 
 def nearest_labels(
-    x: Float[Array, "N D"], points: Float[Array, "K D"], unit: Float[Array, " D"]
+    x: Float[Array, "N D"],
+    points: Float[Array, "K D"],
+    unit: Float[Array, " D"],
+    may: Bool[Array, "N K"] | None = None,
 ) -> Int[Array, " N"]:
-    """The number of the nearest of K points, in units ``(D,)`` of each feature."""
+    """The number of the nearest of K points, in units ``(D,)`` of each feature.
+
+    Of those only that a row ``may`` belong to, if these are given.
+    """
     scaled = points / unit[None]
 
-    def nearest(block: Array) -> Array:
-        rows = (block / unit[None]).T
+    def nearest(block: tuple[Array, Array | None]) -> Array:
+        rows, may = (block[0] / unit[None]).T, block[1]
         # (K, D, B): sums of few features over long rows
         distance = jnp.sum((rows[None] - scaled[:, :, None]) ** 2, axis=1)
-        return jnp.argmin(distance, axis=0)
+        return jnp.argmin(distance if may is None else jnp.where(may.T, distance, jnp.inf), axis=0)
 
-    return map_blocks(nearest, x, 2 * points.size)
+    return map_blocks(nearest, (x, may), 2 * points.size)
 
 
 def nearest_stats(
@@ -146,15 +152,16 @@ def random_stats(
 ) -> Stats:
     """`from_responsibilities` drawn uniformly from the simplex, per sample.
 
-    The simplex is that of the components that are ``present``.
+    The simplex is that of the components that are ``present``, and that a row may belong to.
     """
     x = rows.x
 
-    def respond(block: tuple[Array, Array]) -> Array:
+    def respond(block: tuple[Array, Array, Array | None]) -> Array:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, block[1])
         draw = jax.vmap(lambda k: jax.random.exponential(k, (n_components,), x.dtype))(keys)
-        draw = jnp.where(present, draw, 0)
+        draw = jnp.where(present if block[2] is None else block[2], draw, 0)
         return (draw / jnp.sum(draw, axis=-1, keepdims=True)).T
 
-    numbered = (x, jnp.arange(x.shape[0]))
+    may = allowed(rows.labels, n_components)
+    numbered = (x, jnp.arange(x.shape[0]), None if may is None else may & present[None])
     return _assigned_stats(numbered, respond, rows.weight, n_components, structure)

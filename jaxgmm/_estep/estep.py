@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxgmm._estep.data import Data, Rows, as_rows, prepare
-from jaxgmm._estep.passes import PASSES, lane_pass
+from jaxgmm._estep.data import Data, prepare
+from jaxgmm._estep.passes import PASSES, careful_lane, lane_pass
 from jaxgmm._estep.passes.common import Path, Sums
-from jaxgmm._estep.passes.whitened import whitened_lane
 from jaxgmm._estep.potentials import Potentials, expected_log_joint
+from jaxgmm._estep.rows import Rows, as_rows
 from jaxgmm._estep.stats import Stats
 from jaxgmm._numerics.calls import described
 from jaxgmm._numerics.checks import check_choice
@@ -24,16 +24,16 @@ def _lane_sums(
     path: Path,
     block_size: int | None,
     axis: str | None,
-    x: Array,
+    rows: Rows,
     weight: Array | None,
     centre: Array,
     active: Array | bool,  # outside of a program JAX makes it Python's
     potentials: Potentials,
 ) -> Sums:
-    rows = None if weight is None else weight[None]
+    weight = None if weight is None else weight[None]
     one = jax.tree.map(lambda a: a[None], potentials)
     lanes = jnp.asarray(active)[None]
-    return take(lane_pass(path, block_size, axis)(x, rows, centre, lanes, one), 0)
+    return take(lane_pass(path, block_size, axis)(rows, weight, centre, lanes, one), 0)
 
 
 pass_sums: Any = jax.custom_jvp(_lane_sums, nondiff_argnums=(0, 1, 2))
@@ -48,15 +48,15 @@ def _sums_jvp(
     tangents: tuple[Any, ...],
 ) -> tuple[Sums, Sums]:
     # One more pass, by residuals and rematerialised block by block: no N x K memory.
-    x, weight, _, _, potentials = primals
-    dx, dweight, _, _, dpotentials = tangents
+    rows, weight, _, _, potentials = primals
+    drows, dweight, _, _, dpotentials = tangents
 
-    def recompute(x: Array, weight: Array | None, potentials: Potentials) -> Sums:
-        rows = None if weight is None else weight[None]
+    def recompute(rows: Rows, weight: Array | None, potentials: Potentials) -> Sums:
+        weight = None if weight is None else weight[None]
         # with the sum over devices, whose transpose JAX then knows
-        return whitened_lane(x, rows, potentials, block_size, axis)
+        return careful_lane(rows, weight, potentials, block_size, axis)
 
-    tangent = jax.jvp(recompute, (x, weight, potentials), (dx, dweight, dpotentials))[1]
+    tangent = jax.jvp(recompute, (rows, weight, potentials), (drows, dweight, dpotentials))[1]
     return _lane_sums(path, block_size, axis, *primals), tangent
 
 
@@ -120,7 +120,7 @@ def estep_on(
     block_size: int | None = None,
 ) -> Stats:
     """`estep` on prepared data; a lane that is not ``active`` may be computed carelessly."""
-    args = (data.x, data.weight, data.centre, jnp.asarray(active), potentials)
+    args = (data.values, data.weight, data.centre, jnp.asarray(active), potentials)
     sums: Sums = pass_sums(path, block_size, data.axis, *varying_as(args, args))
     stats = Stats(
         count=sums.count,

@@ -5,27 +5,30 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jaxtyping import Float
 
-from jaxgmm._estep.data import Data, Rows, as_rows, prepare
+from jaxgmm._estep.data import Data, prepare
 from jaxgmm._estep.estep import pass_sums
 from jaxgmm._estep.passes.common import Sums
-from jaxgmm._estep.potentials import Potentials, expected_log_joint, logits
+from jaxgmm._estep.potentials import Potentials, expected_log_joint
+from jaxgmm._estep.row_logits import row_logits, row_width
+from jaxgmm._estep.rows import Rows, as_rows
 from jaxgmm._estep.stats import Stats
 from jaxgmm._numerics.blocks import map_blocks
 from jaxgmm._numerics.devices import varying_as
 
 
 def row_log_evidence(
-    x: Float[Array, "N D"], potentials: Potentials, *, block_size: int | None = None
+    rows: Rows, potentials: Potentials, *, block_size: int | None = None
 ) -> Float[Array, " N"]:
     """``logsumexp_k logit[n, k]`` of each sample, by residuals: ``(N,)``."""
 
-    def rows(block: Array) -> Array:
-        return jax.nn.logsumexp(logits(block, potentials), axis=-1)
+    def of_block(block: Rows) -> Array:
+        return jax.nn.logsumexp(row_logits(block, potentials), axis=-1)
 
-    return map_blocks(rows, x, 3 * potentials.mean.size, block_size)
+    return map_blocks(of_block, rows, row_width(rows, potentials), block_size)
 
 
 @jax.jit
@@ -58,36 +61,36 @@ def log_evidence(
 
 def log_evidence_on(data: Data, potentials: Potentials) -> Float[Array, ""]:
     """`log_evidence` of prepared data."""
-    args = (data.x, data.weight, lax.stop_gradient(data.centre), potentials)
+    args = (data.values, data.weight, lax.stop_gradient(data.centre), potentials)
     return _log_evidence(data.axis, *varying_as(args, args))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _log_evidence(
-    axis: str | None, x: Array, weight: Array | None, centre: Array, potentials: Potentials
+    axis: str | None, rows: Rows, weight: Array | None, centre: Array, potentials: Potentials
 ) -> Array:
-    sums: Sums = pass_sums("auto", None, axis, x, weight, centre, jnp.asarray(True), potentials)
+    sums: Sums = pass_sums("auto", None, axis, rows, weight, centre, jnp.asarray(True), potentials)
     return sums.log_evidence
 
 
 def _log_evidence_jvp(
     axis: str | None, primals: tuple[Any, ...], tangents: tuple[Any, ...]
 ) -> tuple[Array, Array]:
-    x, weight, centre, potentials = primals
-    sums: Sums = pass_sums("auto", None, axis, x, weight, centre, jnp.asarray(True), potentials)
+    rows, weight, centre, potentials = primals
+    sums: Sums = pass_sums("auto", None, axis, rows, weight, centre, jnp.asarray(True), potentials)
     gradient = potentials_gradient(sums, potentials)
     pairs = zip(_leaves(gradient), _leaves(tangents[3]), strict=True)
     terms = [jnp.sum(a * b) for a, b in pairs if not _is_zero(b)]
 
-    def weighted(x: Array, weight: Array | None) -> Array:
-        rows = row_log_evidence(x, potentials)
-        return jnp.sum(rows if weight is None else weight * rows)
+    def weighted(rows: Rows, weight: Array | None) -> Array:
+        values = row_log_evidence(rows, potentials)
+        return jnp.sum(values if weight is None else weight * values)
 
     if not all(_is_zero(a) for a in _leaves(tangents[:2])):
         # each device's rows add to the sum that all devices have
         of_rows = jax.tree.map(_instantiate, tangents[:2], is_leaf=_is_zero)
-        of_rows = varying_as(x, of_rows)
-        own = jax.jvp(weighted, (x, weight), of_rows)[1]
+        of_rows = varying_as(rows, of_rows)
+        own = jax.jvp(weighted, (rows, weight), of_rows)[1]
         terms.append(own if axis is None else lax.psum(own, axis))
     return sums.log_evidence, sum(terms, jnp.zeros_like(sums.log_evidence))
 
@@ -100,8 +103,12 @@ def _is_zero(tangent: Any) -> bool:
     return isinstance(tangent, jax.custom_derivatives.SymbolicZero)
 
 
-def _instantiate(tangent: Any) -> Array:
-    return jnp.zeros(tangent.shape, tangent.dtype) if _is_zero(tangent) else tangent
+def _instantiate(tangent: Any) -> Any:
+    if not _is_zero(tangent):
+        return tangent
+    if tangent.dtype == jax.dtypes.float0:  # of a mask or a label
+        return np.zeros(tangent.shape, tangent.dtype)
+    return jnp.zeros(tangent.shape, tangent.dtype)
 
 
 _log_evidence.defjvp(_log_evidence_jvp, symbolic_zeros=True)

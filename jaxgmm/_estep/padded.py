@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from jaxgmm._estep.data import Rows
+from jaxgmm._estep.rows import Rows
 from jaxgmm._numerics.arrays import as_array, first
 from jaxgmm._numerics.devices import is_on_host
 from jaxgmm._numerics.programs import Program, effort_of
@@ -38,13 +38,12 @@ def padded(rows: Rows) -> Rows:
 
     In NumPy, which compiles nothing for another shape.
     """
-    x = rows.x
-    if not _can_pad(x, rows.weight):
+    if not _can_pad(rows, None):
         return rows
-    values = np.asarray(x)
-    weight = np.ones(len(values), values.dtype) if rows.weight is None else rows.weight
-    size = padded_size(len(values))
-    return replace(rows, x=padded_values(values, size), weight=padded_weight(weight, size))
+    n = rows.n_samples
+    weight = np.ones(n, rows.x.dtype) if rows.weight is None else rows.weight
+    size = padded_size(n)
+    return replace(_longer(rows, size), weight=padded_weight(weight, size))
 
 
 def padded_weight(weight: Any, size: int) -> Array:
@@ -53,13 +52,27 @@ def padded_weight(weight: Any, size: int) -> Array:
     return as_array(np.pad(weight, (0, size - len(weight))))
 
 
-def by_row(program: Program, model: Any, x: Array, n_components: int) -> Array:
-    """``program(model, x)``, which leads with the rows of x: ``(N, ...)``."""
-    effort = effort_of(x.size * n_components)
-    if not _can_pad(x, model):
-        return program.on(effort, model, x)()
-    wide = program.on(effort, model, padded_values(np.asarray(x), padded_size(x.shape[0])))()
-    return first(wide, x.shape[0])
+def by_row(program: Program, model: Any, rows: Rows, n_components: int) -> Array:
+    """``program(model, rows)``, which leads with the rows: ``(N, ...)``; without weights."""
+    n, rows = rows.n_samples, replace(rows, weight=None)
+    effort = effort_of(rows.x.size * n_components)
+    if not _can_pad(rows, model):
+        return program.on(effort, model, rows)()
+    return first(program.on(effort, model, _longer(rows, padded_size(n)))(), n)
+
+
+def _longer(rows: Rows, size: int) -> Rows:
+    """So many rows, of which nobody looks at those at the end; their weights stay as they are."""
+
+    def repeated(a: Any) -> Any:
+        if a is None:
+            return None
+        a = np.asarray(a)
+        return as_array(np.concatenate([a, np.broadcast_to(a[:1], (size - len(a), *a.shape[1:]))]))
+
+    values = padded_values(np.asarray(rows.x), size)
+    gaps, noise, labels = map(repeated, (rows.missing, rows.noise, rows.labels))
+    return Rows(values, rows.weight, gaps, noise, labels)
 
 
 def padded_values(x: np.ndarray, size: int) -> Array:
@@ -69,10 +82,10 @@ def padded_values(x: np.ndarray, size: int) -> Array:
     return as_array(np.concatenate([x, more.astype(x.dtype)]))
 
 
-def _can_pad(x: Any, others: Any) -> bool:
+def _can_pad(rows: Rows, others: Any) -> bool:
     """Whether rows are on the host, not many, and not of a number that they are padded to."""
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((x, others))):
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((rows, others))):
         return False
-    n = x.shape[0]
+    x, n = rows.x, rows.n_samples
     here = isinstance(x, jax.Array) and not x.committed and is_on_host(x)
     return here and 0 < n <= _MANY and n != padded_size(n)

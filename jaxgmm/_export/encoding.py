@@ -20,8 +20,8 @@ from jaxgmm._algorithms.natural import NaturalGradient, NaturalSVI
 from jaxgmm._algorithms.squarem import Extrapolation, Squarem
 from jaxgmm._algorithms.stochastic import Memory
 from jaxgmm._algorithms.svi import SVI, svi
-from jaxgmm._estep.data import Rows
 from jaxgmm._estep.potentials import Potentials
+from jaxgmm._estep.rows import Rows
 from jaxgmm._estep.stats import Stats
 from jaxgmm._fit.result import Result
 from jaxgmm._fit.selection import Selection

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxgmm._estep.data import CONSTANT, Rows
+from jaxgmm._estep.moments import CONSTANT
+from jaxgmm._estep.rows import Rows
 from jaxgmm._estep.structures import structure
 from jaxgmm._lane.degenerate import HELD
 from jaxgmm._numerics import linalg
@@ -65,7 +66,7 @@ class Limits(NamedTuple):
 
 
 def coordinates_of(
-    measure: Measure, n_features: int, kind: str, alike: bool, limits: Limits
+    measure: Measure, n_features: int, kind: str, alike: bool, apart: bool, limits: Limits
 ) -> Affine:
     """The map of data that ``measure`` measures.
 
@@ -74,6 +75,7 @@ def coordinates_of(
         n_features: D.
         kind: name of the covariance structure.
         alike: whether all features are scaled alike, whatever the structure.
+        apart: whether each feature stays a coordinate, because some values are missing.
         limits: precisions of the data and of the fit.
     """
     zero, one = np.zeros(n_features), np.ones(n_features)
@@ -94,7 +96,7 @@ def coordinates_of(
     elif structure(kind).separate == "full":
         matrix = np.diag(matrix)
         # what was measured in 32 bits is measured again where it is nearly white
-        for _ in range(0 if alike or n_features == 1 else limits.rounds):
+        for _ in range(0 if alike or apart or n_features == 1 else limits.rounds):
             matrix = limits.round(matrix @ _whitening(measure(before, matrix), constant, limits))
     return Affine(before, limits.round(matrix), np.zeros(n_features))
 

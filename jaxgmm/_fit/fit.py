@@ -12,7 +12,9 @@ from jax.typing import ArrayLike
 
 from jaxgmm._algorithms.base import Algorithm, check_algorithm
 from jaxgmm._algorithms.monitor import rounding
-from jaxgmm._estep.data import Data, Rows, Samples, check_rows, floats_of
+from jaxgmm._estep.data import Data
+from jaxgmm._estep.row_checks import check_rows
+from jaxgmm._estep.rows import Rows, Samples, floats_of
 from jaxgmm._fit.driver import Driver, Limits, resized
 from jaxgmm._fit.launch import start_lanes
 from jaxgmm._fit.mesh import check_mesh, spread_rows
@@ -156,8 +158,8 @@ def fit(
         mesh = check_mesh(mesh, algorithm)
     x = floats_of(_on_automatic_axes(x))
     rows = check_rows(x, sample_weight)
-    check_model(algorithm.prior, rows.x)
-    notes = data_notes(rows.x)
+    check_model(algorithm.prior, rows)
+    notes = data_notes(rows)
     # a start that names no row, and an algorithm that takes no part of the rows for all
     pads = isinstance(init, str) and algorithm.ascends and mesh is None
     coordinates = Whitening(x, rows, algorithm, pads)
@@ -194,7 +196,7 @@ def fit(
     total = float(data.total)
     height = np.nan_to_num(np.asarray(states.objective)[_best(states)[0]], neginf=0.0)
     precision = float(rounding(height, total * rows.n_features))
-    states, gain = coordinates.back(states, algorithm, total)
+    states, gain = coordinates.back(states, algorithm, rows.weight, total)
     record = None if record is None else record + gain
     result = Result(
         algorithm,

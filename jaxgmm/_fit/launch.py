@@ -9,7 +9,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxgmm._estep.data import Data, Rows, prepare
+from jaxgmm._estep.data import Data, prepare
+from jaxgmm._estep.rows import Rows
 from jaxgmm._fit.whitening import Whitening
 from jaxgmm._lane.given import Checked, check_start
 from jaxgmm._lane.seeds import n_start_rows
@@ -102,7 +103,8 @@ def _random_start(
 
 
 def rows_for_seeds(rows: Rows, standard: Array | None) -> Rows:
-    """The rows of standardised features from those in the coordinates of a fit."""
+    """Complete rows of standardised features from those in the coordinates of a fit."""
+    rows = rows.completed()
     if standard is None:
         return rows
     return replace(rows, x=linalg.matmul(rows.x, standard))
@@ -197,11 +199,11 @@ def random_lanes(
     """The lanes' states from their keys (R, 2) and labels; with groups each has its own model."""
     prior = algorithm.prior
     kind, k = prior.components.structure, prior.n_components
-    moments = data.rows.moments(kind)
+    moments, rows = data.rows.moments(kind), data.rows.completed()
 
     def near(keys: Array, labels: Array | None, group: Array | None) -> State:
         own = algorithm if group is None else take(algorithm, group)
-        q = posterior_from(keys[0], labels, data, own.prior, moments, own.view)
+        q = posterior_from(keys[0], labels, rows, own.prior, moments, own.view)
         return own.begin(keys[1], shared_key, q, data)
 
     return over_lanes(near, n_at_a_time(data.rows, k), keys, labels, group)

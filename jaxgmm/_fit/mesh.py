@@ -10,7 +10,7 @@ from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxgmm._estep.data import Data, Rows
+from jaxgmm._estep.data import Data
 from jaxgmm._fit.loop import advance_lanes
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import Status
@@ -46,15 +46,14 @@ def size_of(mesh: Mesh, axis: str) -> int:
 
 def spread_rows(data: Data, mesh: Mesh) -> Data:
     """The data with its rows over the mesh; rows of weight 0 fill up the last device's."""
-    x = data.x
-    n_devices = size_of(mesh, ROWS)
-    missing = -x.shape[0] % n_devices
+    rows, x = data.rows, data.x
+    fewer = -x.shape[0] % size_of(mesh, ROWS)
     weight = jnp.ones((x.shape[0],), x.dtype) if data.weight is None else data.weight
-    if missing:
-        x = jnp.pad(x, ((0, missing), (0, 0)), mode="edge")
-        weight = jnp.pad(weight, (0, missing))
+    if fewer:
+        rows = jax.tree.map(lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], fewer, axis=0)]), rows)
+        weight = jnp.pad(weight, (0, fewer))
     axis = ROWS if ROWS in mesh.axis_names else None
-    rows = jax.device_put(Rows(x, weight), NamedSharding(mesh, P(axis)))
+    rows = jax.device_put(replace(rows, weight=weight), NamedSharding(mesh, P(axis)))
     everywhere = NamedSharding(mesh, P())
     shared = replace(data, rows=None, axis=axis)
     return replace(jax.device_put(shared, everywhere), rows=rows)

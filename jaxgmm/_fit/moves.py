@@ -20,7 +20,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Int
 
-from jaxgmm._estep.data import Data, Rows
+from jaxgmm._estep.data import Data
+from jaxgmm._estep.rows import Rows
 from jaxgmm._fit.launch import begin_lane
 from jaxgmm._lane.seeds import some_rows
 from jaxgmm._lane.state import State
@@ -114,7 +115,7 @@ def moved_lanes(
     path = None
     if not view.point and sizes.shape[0] == 1:
         path = merge_path(take(estimates, 0), take(estimates, 0).weights * data.total > _EMPTY)
-    few = some_rows(jax.random.fold_in(key, 0), data.rows, best.prior.n_components)
+    few = some_rows(jax.random.fold_in(key, 0), data.rows.completed(), best.prior.n_components)
 
     def begin(group: Array, lane: Array) -> State:
         m, r = take(estimates, group), lane % n

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool
 
-from jaxgmm._estep.data import Rows
+from jaxgmm._estep.rows import Rows
 from jaxgmm._fit.driver import Driver
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import FAILED, Status

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxgmm._estep.rows import Rows
 from jaxgmm._lane.state import Fitted, State
 from jaxgmm._lane.status import FAILED, Status
 from jaxgmm._numerics import linalg
@@ -244,8 +245,21 @@ def _repetition_notes(x: Array, constant: np.ndarray) -> list[str]:
     return [f"{', '.join(notes[:5])}{more} of x: a component can shrink onto it."]
 
 
-def data_notes(x: Array) -> tuple[str, ...]:
-    """Sentences on constant columns, duplicated columns and repeated rows or values."""
+def _gap_notes(rows: Rows) -> tuple[str, ...]:
+    if rows.missing is None or not is_local(rows.missing):
+        return ()
+    missing = np.asarray(rows.missing)
+    notes = [f"{missing.sum()} of {missing.size} values of x are missing."]
+    if nothing := int(missing.all(axis=1).sum()):
+        notes.append(f"in {nothing} rows of x all values are missing: they say nothing.")
+    return tuple(notes)
+
+
+def data_notes(rows: Rows) -> tuple[str, ...]:
+    """Sentences on missing values, constant columns, multiples of columns, and repetitions."""
+    if not rows.is_complete:
+        return _gap_notes(rows)
+    x = rows.x
     constant, correlation = (np.asarray(a) for a in for_everyone(_flat_columns, x))
     if constant.all():
         return (f"all {x.shape[0]} rows of x are equal.",)

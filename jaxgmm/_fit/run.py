@@ -8,7 +8,8 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from jaxgmm._algorithms.base import Algorithm, check_algorithm
-from jaxgmm._estep.data import Rows, as_rows, prepare
+from jaxgmm._estep.data import prepare
+from jaxgmm._estep.rows import Rows, as_rows
 from jaxgmm._fit.loop import advance_lanes
 from jaxgmm._fit.mesh import advance_on, check_mesh, spread_rows
 from jaxgmm._lane.state import State

@@ -14,8 +14,9 @@ from jax.typing import ArrayLike
 from jaxgmm._algorithms.base import Algorithm
 from jaxgmm._algorithms.cavi import cavi
 from jaxgmm._algorithms.em import em
-from jaxgmm._estep.data import Rows, Samples, check_rows, floats_of
 from jaxgmm._estep.padded import padded_size
+from jaxgmm._estep.row_checks import check_rows
+from jaxgmm._estep.rows import Rows, Samples, floats_of
 from jaxgmm._fit.driver import Limits
 from jaxgmm._fit.selection import CRITERIA, Selection
 from jaxgmm._fit.sweep import Options, Outcome, Sweep
@@ -117,7 +118,7 @@ def select(
         algorithm = _default_algorithm(x, rows, sizes[-1], criterion)
     sweeps = {name: [algorithm(k, name) for k in sizes] for name in names}
     for name, algorithms in sweeps.items():
-        _check_sweep(name, algorithms, sizes, rows.x, criterion)
+        _check_sweep(name, algorithms, sizes, rows, criterion)
     start = check_start(init, sweeps[names[0]][-1].prior, rows.n_samples)
     if isinstance(start, dict):
         raise ValueError(f"init must be a random start by name, or a function, but it is {init!r}.")
@@ -173,7 +174,7 @@ def _default_algorithm(
 
 
 def _check_sweep(
-    name: str, algorithms: Sequence[Any], sizes: list[int], x: Array, criterion: str
+    name: str, algorithms: Sequence[Any], sizes: list[int], rows: Rows, criterion: str
 ) -> None:
     for k, algorithm in zip(sizes, algorithms, strict=True):
         if not isinstance(algorithm, Algorithm) or not algorithm.ascends:
@@ -186,7 +187,7 @@ def _check_sweep(
                 f"algorithm({k}, {name!r}) must have {k} components, but its prior has "
                 f"{algorithm.prior.n_components}."
             )
-        check_model(algorithm.prior, x)
+        check_model(algorithm.prior, rows)
         if _kind(algorithm) != _kind(algorithms[0]):
             raise ValueError(
                 f"algorithm must give one kind of model for all K of a covariance, but for "

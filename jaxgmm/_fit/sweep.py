@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxgmm._estep.data import Data, Rows, prepare
+from jaxgmm._estep.data import Data, prepare
 from jaxgmm._estep.log_evidence import log_evidence_on
 from jaxgmm._estep.padded import padded, padded_weight
+from jaxgmm._estep.rows import Rows
 from jaxgmm._fit.driver import Driver, Limits, resized
 from jaxgmm._fit.launch import start_groups
 from jaxgmm._fit.search import best_of, moving, search
@@ -57,7 +58,7 @@ class Sweep:
         self, x: Any, algorithms: list[Any], sizes: list[int], rows: Rows, options: Options
     ):
         self.algorithms, self.sizes, self.options = algorithms, sizes, options
-        self.x, self.named = rows.x, isinstance(options.init, str)
+        self.rows, self.named = rows, isinstance(options.init, str)
         self.coordinates = Whitening(x, rows, algorithms[0], pads=self.named)
         wide = [a.with_prior(pad(a.prior, sizes[-1])) for a in algorithms]
         # in NumPy, which compiles nothing for another shape
@@ -85,6 +86,16 @@ class Sweep:
         rows = self.coordinates.rows
         return rows if weight is None else replace(rows, weight=self._longer(weight))
 
+    def _own(self, weight: Array | None) -> Array | None:
+        """The weights of the user's rows: those of a fold, or all."""
+        return self.rows.weight if weight is None else weight
+
+    def _shift(self) -> np.ndarray:
+        """What the log density of each padded row gains on the way back to the data's units."""
+        shift = np.asarray(self.coordinates.log_det, self.rows.x.dtype)
+        more = self.coordinates.rows.n_samples - self.rows.n_samples
+        return np.pad(shift, (0, more)) if shift.ndim else shift
+
     def _longer(self, weight: Array | None) -> Array | None:
         if weight is None:
             return None
@@ -99,14 +110,14 @@ class Sweep:
     ) -> State:
         o, own, sizes = self.options, self.coordinates, np.asarray(self.sizes)
         present = np.arange(sizes[-1]) < sizes[:, None]
-        rows = self._weighted(weight) if self.named else Rows(self.x, weight)
+        rows = self._weighted(weight) if self.named else replace(self.rows, weight=weight)
         standard = own.standard if self.named else None
         arguments = (key, data, self.models, present, o.n_restarts, o.init, rows, standard)
         return start_groups(*arguments, shapes=shapes)
 
     def _scoring(self, best: State, data: Data, held_out: Array | None) -> Call:
         work = data.rows.n_samples * data.rows.n_features * self.sizes[-1] * len(self.sizes)
-        return _scores.on(effort_of(work), best, data, held_out)
+        return _scores.on(effort_of(work), best, data, held_out, self._shift())
 
     def run(self, key: Array, weight: Array | None, held_out: Array | None) -> Outcome:
         """The best of random starts, and then of moves as long as they find something better.
@@ -130,10 +141,10 @@ class Sweep:
         if interrupted:
             raise KeyboardInterrupt
         total = float(data.total)
-        scores = np.asarray(self._scoring(best, data, self._longer(held_out))()) + 0.0
-        held = 0.0 if held_out is None else float(np.sum(np.asarray(held_out), dtype=np.float64))
-        scores = _in_units(scores, own.log_det, total, held)
-        best, _ = own.back(best, self.padded, total)
+        scores = np.array(self._scoring(best, data, self._longer(held_out))(), np.float64)
+        gain = own.gain(self._own(weight), total)
+        scores[:, 0] += gain
+        best, _ = own.back(best, self.padded, self._own(weight), total)
         return Outcome(best, scores, total)
 
     def state(self, outcome: Outcome, g: int) -> State:
@@ -153,25 +164,20 @@ def _completed(algorithms: Any, rows: Rows) -> Any:
     return algorithms.with_prior(jax.vmap(lambda p: completed(p, *moments))(algorithms.prior))
 
 
-def _in_units(scores: np.ndarray, log_det: float, total: float, held_out: float) -> np.ndarray:
-    """The scores of densities in the data's units, each of which is larger by ``log_det``."""
-    likelihood, assignment, density, squares = scores.astype(np.float64).T
-    squares = squares + 2 * log_det * density + held_out * log_det**2
-    shifted = (likelihood + log_det * total, assignment, density + log_det * held_out, squares)
-    return np.stack(shifted, axis=-1)
-
-
 @program()
-def _scores(best: State, data: Data, held_out: Array | None) -> Array:
-    """The scores of `Outcome`, of one state after the other."""
+def _scores(best: State, data: Data, held_out: Array | None, shift: Array) -> Array:
+    """The scores of `Outcome`, of one state after the other; the likelihood in the fit's units.
+
+    The shift, one or one of each row, is what the log density of a sample gains on the way back.
+    """
 
     def one(state: State) -> Array:
         potentials = plug_in(state)
         likelihood = log_evidence_on(data, potentials)
-        assignment = log_assignment(potentials, data.x, data.weight)
+        assignment = log_assignment(potentials, data.rows)
         held = jnp.zeros((2,), data.x.dtype)
         if held_out is not None:
-            density = log_density(state, data.x)
+            density = log_density(state, data.values) + shift
             # a row that is not held out may be anything, an outlier of no density, too
             density = jnp.where(held_out > 0, density, 0)
             held = jnp.stack([jnp.sum(held_out * density), jnp.sum(held_out * density**2)])

@@ -16,10 +16,12 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxgmm._algorithms.base import Algorithm
-from jaxgmm._estep.data import Rows
+from jaxgmm._estep.moments import expected_values
 from jaxgmm._estep.padded import padded
+from jaxgmm._estep.rows import Rows
 from jaxgmm._fit.coordinates import (
     Limits,
+    Measure,
     coordinates_of,
     measured_on_devices,
     measured_on_host,
@@ -51,7 +53,8 @@ class Whitening:
     Attributes:
         rows: in these coordinates.
         to: the map from the data's units; NumPy arrays of 64 bits.
-        log_det: what the log density of a sample gains on the way back, in nats.
+        log_det: what the log density of a sample gains on the way back, in nats: one number, or
+            ``(N,)`` where it depends on which values are missing.
     """
 
     def __init__(self, x: Any, rows: Rows, algorithm: Algorithm | State, pads: bool = False):
@@ -63,9 +66,10 @@ class Whitening:
         values = np.asarray(source) if on_host else rows.x
         bounded = is_bounded(algorithm.prior)
         limits = Limits(rows.x.dtype, float(jnp.finfo(values.dtype).eps), on_host, bounded)
-        measure = measured_on_host(values, rows.weight) if on_host else measured_on_devices(rows)
-        self.to = to = coordinates_of(measure, rows.n_features, kind, alike, limits)
-        self.log_det = to.log_det()
+        measure = _measure(values, rows, on_host)
+        apart = not rows.is_complete
+        self.to = to = coordinates_of(measure, rows.n_features, kind, alike, apart, limits)
+        self.log_det = _log_dets(rows, to)
         if on_host:
             values = moved_on_host(values, to, rows.x.dtype)
             z = as_array(values)
@@ -73,7 +77,7 @@ class Whitening:
                 z = jax.device_put(values, rows.x.sharding)
         else:
             z = moved_on_devices(rows.x, *narrow(rows, to.before, to.matrix))
-        moved = replace(rows, x=z)
+        moved = rows.mapped(to, z)
         self.rows = padded(moved) if pads else moved
 
     @property
@@ -113,20 +117,50 @@ class Whitening:
     def _narrow(self, a: np.ndarray) -> Array:
         return as_array(a, self.rows.x.dtype)
 
-    def back(self, states: State, algorithm: Any, total: float) -> tuple[State, np.ndarray]:
+    def gain(self, weight: Any, total: float) -> float:
+        """What a log-likelihood gains on the way back: of rows of given weights, and their sum."""
+        if np.ndim(self.log_det) == 0:
+            return float(self.log_det) * total
+        weight = 1.0 if weight is None else np.asarray(weight, np.float64)
+        return float(np.sum(self.log_det * weight))
+
+    def back(
+        self, states: State, algorithm: Any, weight: Any, total: float
+    ) -> tuple[State, np.ndarray]:
         """The states of lanes in the data's units, and what their objectives gained.
 
         Args:
             states: led by lanes; or by groups, which then lead ``algorithm`` as well.
             algorithm: in the data's units.
+            weight: of the user's rows, or None.
             total: sum of the weights.
         """
         led = algorithm.prior.components.mean.ndim > 2
+        gain, to = self.gain(weight, total), self.to
         with jax.enable_x64(True):
             states, gain = _restored(
-                states, algorithm, self.to, self.to.inverse(), self.log_det, total, led=led
+                states, algorithm, to, to.inverse(), to.log_det(), gain, led=led
             )
         return states, np.asarray(gain)
+
+
+def _measure(values: Any, rows: Rows, on_host: bool) -> Measure:
+    """The moments of the data: of what is known of them where some are missing or have errors."""
+    if rows.is_complete:
+        return measured_on_host(values, rows.weight) if on_host else measured_on_devices(rows)
+    if on_host:
+        known, _ = expected_values(values, rows.weight, rows.missing, rows.noise)
+        return measured_on_host(known, rows.weight)
+    return measured_on_devices(rows.completed())
+
+
+def _log_dets(rows: Rows, to: Affine) -> Any:
+    """What each row's log density gains on the way back: the volume of the values it has."""
+    if rows.missing is None:
+        return to.log_det()
+    square = np.ndim(to.matrix) == 2
+    factors = np.broadcast_to(np.diag(to.matrix) if square else to.matrix, rows.n_features)
+    return ~np.asarray(rows.missing) @ np.log(factors)
 
 
 def into(tree: Any, to: Affine, led: bool = False) -> Any:
@@ -170,7 +204,7 @@ def _restored(
     to: Affine,
     back: Affine,
     log_det: ArrayLike,
-    total: ArrayLike,
+    gained: ArrayLike,
     *,
     led: bool,
 ) -> tuple[State, Array]:
@@ -180,7 +214,7 @@ def _restored(
     """
 
     def one(state: State, own: Any) -> tuple[State, Array]:
-        gain = jnp.asarray(log_det * total)
+        gain = jnp.asarray(gained)
         if state.view.point:
             prior = _wide(own.prior)
             present = prior.weights.present()

@@ -8,7 +8,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxgmm._algorithms.base import Algorithm, check_ascends
-from jaxgmm._estep.data import Rows, Samples, floats_of
+from jaxgmm._estep.rows import Rows, Samples, floats_of
 from jaxgmm._fit.driver import Limits
 from jaxgmm._fit.whitening import Whitening
 from jaxgmm._inference.replicates import advance, given_lanes

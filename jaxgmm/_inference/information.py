@@ -12,8 +12,9 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
-from jaxgmm._estep.data import Rows, Samples, floats_of, prepare
+from jaxgmm._estep.data import prepare
 from jaxgmm._estep.log_evidence import log_evidence_on
+from jaxgmm._estep.rows import Rows, Samples, floats_of
 from jaxgmm._fit.whitening import Whitening
 from jaxgmm._inference.report import table
 from jaxgmm._lane.state import Fitted, State, state_of

@@ -8,7 +8,8 @@ import numpy as np
 from jax import Array
 
 from jaxgmm._algorithms.base import Algorithm, check_ascends
-from jaxgmm._estep.data import Samples, check_rows, floats_of
+from jaxgmm._estep.row_checks import check_rows
+from jaxgmm._estep.rows import Samples, floats_of
 from jaxgmm._estep.structures import structure
 from jaxgmm._fit.driver import Limits
 from jaxgmm._fit.fit import fit
@@ -164,8 +165,8 @@ def likelihood_ratio_test(
     check_non_negative("tol", tol)
     x = floats_of(x)
     rows = check_rows(x)
-    check_model(null.prior, rows.x)
-    check_model(alternative.prior, rows.x)
+    check_model(null.prior, rows)
+    check_model(alternative.prior, rows)
     if rows.weight is not None:
         raise ValueError(
             "likelihood_ratio_test draws rows without weights, but these rows have weights."

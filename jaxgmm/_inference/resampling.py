@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxgmm._estep.data import Rows
+from jaxgmm._estep.rows import Rows
 from jaxgmm._model.estimate import Estimate
-from jaxgmm._numerics.pytree import pytree, static
+from jaxgmm._numerics.pytree import pytree, replace, static
 
 
 def parametric(key: Array, rows: Rows, estimate: Estimate) -> Rows:
@@ -30,10 +30,10 @@ def nonparametric(key: Array, rows: Rows, estimate: Estimate) -> Rows:
     n, dtype = rows.n_samples, rows.x.dtype
     if rows.weight is None:
         drawn = jax.random.randint(key, (n,), 0, n)
-        return Rows(rows.x, jnp.zeros((n,), dtype).at[drawn].add(1))
+        return replace(rows, weight=jnp.zeros((n,), dtype).at[drawn].add(1))
     total = jnp.round(rows.total)
     counts = jax.random.multinomial(key, total, rows.weight / rows.total, dtype=dtype)
-    return Rows(rows.x, counts)
+    return replace(rows, weight=counts)
 
 
 def weighted(key: Array, rows: Rows, estimate: Estimate) -> Rows:
@@ -48,7 +48,7 @@ def weighted(key: Array, rows: Rows, estimate: Estimate) -> Rows:
     else:
         some = rows.weight > 0
         drawn = jnp.where(some, jax.random.gamma(key, jnp.where(some, rows.weight, 1)), 0)
-    return Rows(rows.x, drawn * (rows.total / jnp.sum(drawn)))
+    return replace(rows, weight=drawn * (rows.total / jnp.sum(drawn)))
 
 
 KINDS: dict[str, Callable[[Array, Rows, Estimate], Rows]] = {
@@ -80,6 +80,6 @@ class Source:
         given, own = number == 0, self.rows
         x = drawn.x if drawn.x is own.x else jnp.where(given, own.x, drawn.x)
         if drawn.weight is None:
-            return Rows(x)
+            return replace(own, x=x)
         weight = jnp.ones_like(drawn.weight) if own.weight is None else own.weight
-        return Rows(x, jnp.where(given, weight, drawn.weight))
+        return replace(own, x=x, weight=jnp.where(given, weight, drawn.weight))

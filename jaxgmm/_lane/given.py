@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxgmm._estep.assigned import from_labels, from_responsibilities, nearest_stats
+from jaxgmm._estep.assigned import from_labels, from_responsibilities, nearest_labels
 from jaxgmm._estep.data import Data
 from jaxgmm._estep.estep import estep_on
+from jaxgmm._estep.rows import allowed
 from jaxgmm._lane.seeds import unit_of
 from jaxgmm._lane.starts import STARTS, Start, random_posterior
 from jaxgmm._lane.state import Fitted, State, state_of
@@ -44,17 +45,18 @@ def initial_posterior(key: Array, data: Data, prior: Prior, start: Checked, view
     if not isinstance(start, dict):
         return random_posterior(key, data, prior, start, view)
     ((name, value),) = start.items()
-    kind, weight = prior.components.structure, data.weight
+    kind, weight, k = prior.components.structure, data.weight, prior.n_components
+    x = data.rows.completed().x
     if name == "means":
         components = prior.components.proper_or_default(*data.rows.moments(kind))
-        stats = nearest_stats(data.x, value, unit_of(data.x), sample_weight=weight, structure=kind)
+        labels = nearest_labels(x, value, unit_of(x), allowed(data.rows.labels, k))
+        stats = from_labels(x, labels, k, sample_weight=weight, structure=kind)
         return view.update(replace(prior, components=components), stats)
     if name == "responsibilities":
-        stats = from_responsibilities(data.x, value, sample_weight=weight, structure=kind)
+        stats = from_responsibilities(x, value, sample_weight=weight, structure=kind)
         return view.update(prior, stats)
     if name == "labels":
-        k = prior.n_components
-        stats = from_labels(data.x, value, k, sample_weight=weight, structure=kind)
+        stats = from_labels(x, value, k, sample_weight=weight, structure=kind)
         return view.update(prior, stats)
     if name == "parameters":
         m = given_estimate(kind, *value)

@@ -8,7 +8,7 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from jaxgmm._estep.assigned import nearest_stats
-from jaxgmm._estep.data import Rows
+from jaxgmm._estep.rows import Rows
 from jaxgmm._numerics.blocks import map_blocks
 from jaxgmm._numerics.devices import varying_as
 

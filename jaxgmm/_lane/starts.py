@@ -14,7 +14,8 @@ from jax import Array, lax
 from jaxtyping import Bool, Float, Integer
 
 from jaxgmm._estep.assigned import from_labels, nearest_labels, random_stats
-from jaxgmm._estep.data import Data, Rows
+from jaxgmm._estep.data import Data
+from jaxgmm._estep.rows import Rows, allowed
 from jaxgmm._estep.stats import scale as scale_stats
 from jaxgmm._lane.seeds import (
     k_means_plus_plus,
@@ -27,8 +28,10 @@ from jaxgmm._lane.seeds import (
 )
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import View
+from jaxgmm._numerics.arrays import led
 from jaxgmm._numerics.blocks import choose_block_size
 from jaxgmm._numerics.devices import on_cpu
+from jaxgmm._numerics.linalg import matmul
 from jaxgmm._numerics.pytree import replace
 
 Seeding = Callable[[Array, Rows, int], Float[Array, "K D"]]
@@ -71,8 +74,23 @@ def label(
     if start == "k-means":
         points = lloyd(jax.random.fold_in(key, 1), rows, points)
     few = assigned_rows(key, rows, points.shape[0])
-    labels = nearest_labels(few.x, points, unit_of(rows.x))
+    may = allowed(few.labels, points.shape[0])
+    labels = nearest_labels(few.x, points, unit_of(rows.x), may)
     return labels.astype(jnp.uint8 if points.shape[0] <= 256 else jnp.int32)
+
+
+def named(points: Float[Array, "*R K D"], rows: Rows) -> Float[Array, "*R K D"]:
+    """The points, with the mean of a component's own rows in place of each that labels name."""
+    may = allowed(rows.labels, points.shape[-2])
+    if may is None:
+        return points
+    alone = jnp.sum(may, axis=1, keepdims=True) == 1
+    own = (may & alone).astype(rows.x.dtype)
+    if rows.weight is not None:
+        own = own * rows.weight[:, None]
+    count = jnp.sum(own, axis=0)[:, None]
+    mean = matmul(own.T, rows.x) / jnp.where(count > 0, count, 1)
+    return jnp.where(led(count > 0, points), led(mean, points), points)
 
 
 def labels_of_lanes(
@@ -95,6 +113,7 @@ def labels_of_lanes(
             lambda key, f=seeding: f(key, rows, n_components), n_seeding, keys[first::turns]
         )
         points = points.at[first::turns].set(found)
+    points = named(points, rows)
 
     def near(key: Array, points: Array, present: Array) -> Array:
         return label(key, rows, points, present, start)
@@ -105,36 +124,36 @@ def labels_of_lanes(
 def posterior_from(
     key: Array,
     labels: Integer[Array, " n"] | None,
-    data: Data,
+    rows: Rows,
     prior: Prior,
     moments: tuple[Array, Array],
     view: View,
 ) -> Prior:
-    """A lane's posterior from its labels, or from random responsibilities without.
+    """A lane's posterior from its labels of complete rows, or from random responsibilities.
 
     One conjugate update, under a weak proper prior where ``prior`` is improper, so that a seed with
     few samples is no spike from the start.
     """
     k, kind = prior.n_components, prior.components.structure
     if labels is None:
-        stats = random_stats(key, data.rows, k, prior.weights.present(), structure=kind)
+        stats = random_stats(key, rows, k, prior.weights.present(), structure=kind)
     else:
-        few = assigned_rows(key, data.rows, k)
+        few = assigned_rows(key, rows, k)
         labels = labels.astype(jnp.int32)
         stats = from_labels(few.x, labels, k, sample_weight=few.weight, structure=kind)
-        stats = scale_stats(stats, data.total / jnp.sum(stats.count))
+        stats = scale_stats(stats, rows.total / jnp.sum(stats.count))
     components = prior.components.proper_or_default(*moments)
     return view.update(replace(prior, components=components), stats)
 
 
 def random_posterior(key: Array, data: Data, prior: Prior, start: Start, view: View) -> Prior:
     """The posterior of a single lane at a random start."""
-    labels, k = None, prior.n_components
+    labels, k, rows = None, prior.n_components, data.rows.completed()
     if start != "random_responsibilities":
-        points = seeding_of(start)(key, data.rows, k)
-        labels = label(key, data.rows, points, prior.weights.present(), start)
+        points = named(seeding_of(start)(key, rows, k), rows)
+        labels = label(key, rows, points, prior.weights.present(), start)
     moments = data.rows.moments(prior.components.structure)
-    return posterior_from(key, labels, data, prior, moments, view)
+    return posterior_from(key, labels, rows, prior, moments, view)
 
 
 def n_at_a_time(rows: Rows, n_components: int) -> int:

@@ -6,10 +6,11 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from jaxgmm._estep.data import Rows, Samples
 from jaxgmm._estep.log_evidence import log_evidence
 from jaxgmm._estep.padded import padded
-from jaxgmm._estep.potentials import Potentials, relative_logits
+from jaxgmm._estep.potentials import Potentials
+from jaxgmm._estep.row_logits import relative_row_logits, row_width
+from jaxgmm._estep.rows import Rows, Samples
 from jaxgmm._lane.state import State
 from jaxgmm._mixture.mixture import (
     Mixture,
@@ -141,18 +142,19 @@ def _aic(model: State | Mixture, rows: Rows, df: ArrayLike) -> Array:
 def _icl(model: State | Mixture, rows: Rows, df: ArrayLike) -> Array:
     potentials = plug_in(model)
     likelihood = log_evidence(rows, potentials)
-    sure = log_assignment(potentials, rows.x, rows.weight)
+    sure = log_assignment(potentials, rows)
     return df * jnp.log(rows.total) - 2 * likelihood - 2 * sure
 
 
-def log_assignment(potentials: Potentials, x: Array, weight: Array | None) -> Array:
+def log_assignment(potentials: Potentials, rows: Rows) -> Array:
     """``sum_n w_n log max_k r[n, k]``: how sure the assignments are."""
 
-    def rows(block: Array) -> Array:
-        return jnp.max(jax.nn.log_softmax(relative_logits(block, potentials), axis=-1), axis=-1)
+    def of_block(block: Rows) -> Array:
+        values = relative_row_logits(block, potentials)
+        return jnp.max(jax.nn.log_softmax(values, axis=-1), axis=-1)
 
-    values = map_blocks(rows, x, 3 * potentials.mean.size)
-    return jnp.sum(values if weight is None else weight * values)
+    values = map_blocks(of_block, rows, row_width(rows, potentials))
+    return jnp.sum(values if rows.weight is None else rows.weight * values)
 
 
 def plug_in(state: State | Mixture) -> Potentials:

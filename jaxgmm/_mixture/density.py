@@ -5,15 +5,16 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from jaxgmm._estep.data import Samples
 from jaxgmm._estep.log_evidence import row_log_evidence
 from jaxgmm._estep.padded import by_row
-from jaxgmm._estep.potentials import Potentials, relative_logits
+from jaxgmm._estep.potentials import Potentials
+from jaxgmm._estep.row_logits import relative_row_logits, row_width
+from jaxgmm._estep.rows import Rows, Samples, allowed
 from jaxgmm._lane.state import State
 from jaxgmm._mixture.mixture import (
     Mixture,
     Model,
-    check_fitted_samples,
+    check_fitted_rows,
     is_predictive,
     n_components_of,
     view,
@@ -41,22 +42,29 @@ def log_prob(state: Model, x: Samples) -> Float[Array, " N"]:
         >>> jaxgmm.log_prob(state, x[:5]).shape
         (5,)
     """
-    model, x = check_fitted_samples(state, x, "log_prob")
-    return by_row(_log_prob, model, x, n_components_of(model))
-
-
-def log_density(state: State | Mixture, x: Array) -> Array:
-    """`log_prob` of checked samples."""
-    if not is_predictive(state):
-        return row_log_evidence(x, view(state))
-    log_weights = jnp.log(state.posterior.weights.mean())
-
-    def rows(block: Array) -> Array:
-        return jax.nn.logsumexp(
-            state.posterior.components.log_predictive(block) + log_weights[None], axis=-1
+    model, rows = check_fitted_rows(state, x, None, "log_prob", far=True)
+    if rows.noise is not None and is_predictive(model):
+        raise ValueError(
+            "the posterior predictive density of samples with noise has no closed form; take that "
+            "of the mean parameters, jaxgmm.log_prob(jaxgmm.mixture(result), rows)."
         )
+    return by_row(_log_prob, model, rows, n_components_of(model))
 
-    return map_blocks(rows, x, 3 * state.posterior.components.mean.size)
+
+def log_density(state: State | Mixture, rows: Rows) -> Array:
+    """`log_prob` of checked rows."""
+    if not is_predictive(state):
+        return row_log_evidence(rows, view(state))
+    components, weights = state.posterior.components, state.posterior.weights
+    log_weights = jnp.log(weights.mean())
+
+    def of_block(block: Rows) -> Array:
+        values = components.log_predictive(block.x, block.missing) + log_weights[None]
+        may = allowed(block.labels, log_weights.shape[0])
+        values = values if may is None else jnp.where(may, values, -jnp.inf)
+        return jax.nn.logsumexp(values, axis=-1)
+
+    return map_blocks(of_block, rows, row_width(rows, components))
 
 
 _log_prob = program()(log_density)
@@ -76,22 +84,22 @@ def responsibilities(state: Model, x: Samples) -> Float[Array, "N K"]:
         >>> print(jaxgmm.responsibilities(pair, jnp.array([[2.0]])))
         [[0.5 0.5]]
     """
-    model, x = check_fitted_samples(state, x, "responsibilities")
-    return by_row(_responsibilities, model, x, n_components_of(model))
+    model, rows = check_fitted_rows(state, x, None, "responsibilities", far=True)
+    return by_row(_responsibilities, model, rows, n_components_of(model))
 
 
 @program()
-def _responsibilities(state: State | Mixture, x: Array) -> Array:
-    return responsibilities_at(view(state), x)
+def _responsibilities(state: State | Mixture, rows: Rows) -> Array:
+    return responsibilities_at(view(state), rows)
 
 
-def responsibilities_at(potentials: Potentials, x: Array) -> Array:
-    """`responsibilities` under potentials, of checked samples."""
+def responsibilities_at(potentials: Potentials, rows: Rows) -> Array:
+    """`responsibilities` under potentials, of checked rows."""
 
-    def rows(block: Array) -> Array:
-        return jax.nn.softmax(relative_logits(block, potentials), axis=-1)
+    def of_block(block: Rows) -> Array:
+        return jax.nn.softmax(relative_row_logits(block, potentials), axis=-1)
 
-    return map_blocks(rows, x, 3 * potentials.mean.size)
+    return map_blocks(of_block, rows, row_width(rows, potentials))
 
 
 @usage("jaxgmm.predict(result, x)")
@@ -105,19 +113,19 @@ def predict(state: Model, x: Samples) -> Int[Array, " N"]:
         >>> print(jaxgmm.predict(pair, jnp.array([[-1.0], [5.0]])))
         [0 1]
     """
-    model, x = check_fitted_samples(state, x, "predict")
-    return by_row(_predict, model, x, n_components_of(model))
+    model, rows = check_fitted_rows(state, x, None, "predict", far=True)
+    return by_row(_predict, model, rows, n_components_of(model))
 
 
 @program()
-def _predict(state: State | Mixture, x: Array) -> Array:
-    return labels_at(view(state), x)
+def _predict(state: State | Mixture, rows: Rows) -> Array:
+    return labels_at(view(state), rows)
 
 
-def labels_at(potentials: Potentials, x: Array) -> Array:
-    """`predict` under potentials, of checked samples."""
+def labels_at(potentials: Potentials, rows: Rows) -> Array:
+    """`predict` under potentials, of checked rows."""
 
-    def rows(block: Array) -> Array:
-        return jnp.argmax(relative_logits(block, potentials), axis=-1)
+    def of_block(block: Rows) -> Array:
+        return jnp.argmax(relative_row_logits(block, potentials), axis=-1)
 
-    return map_blocks(rows, x, 3 * potentials.mean.size)
+    return map_blocks(of_block, rows, row_width(rows, potentials))

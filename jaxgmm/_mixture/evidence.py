@@ -9,8 +9,9 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from jaxgmm._estep.data import Rows, Samples, prepare
+from jaxgmm._estep.data import prepare
 from jaxgmm._estep.log_evidence import log_evidence, log_evidence_on
+from jaxgmm._estep.rows import Rows, Samples
 from jaxgmm._lane.state import Fitted, State, posterior_state, state_of
 from jaxgmm._mixture.mixture import check_fitted_rows
 from jaxgmm._model.bounds import kl_divergence

@@ -8,8 +8,9 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from jaxgmm._estep.data import Rows, Samples, check_rows
 from jaxgmm._estep.potentials import Potentials
+from jaxgmm._estep.row_checks import check_labels, check_rows
+from jaxgmm._estep.rows import Rows, Samples, floats_of
 from jaxgmm._lane.state import Fitted, State, state_of
 from jaxgmm._model.checks import check_width
 from jaxgmm._model.estimate import Estimate
@@ -18,12 +19,11 @@ from jaxgmm._numerics.calls import described
 from jaxgmm._numerics.checks import (
     check_covariance,
     check_leaves_finite,
-    check_samples,
     check_simplex,
     is_float,
 )
 from jaxgmm._numerics.devices import on_automatic_axes
-from jaxgmm._numerics.pytree import replace, same_bits
+from jaxgmm._numerics.pytree import same_bits
 from jaxgmm._numerics.special import LOG_2PI
 
 
@@ -144,17 +144,29 @@ def check_fitted_samples(
     model: Any, x: Samples, what: str, *, values: bool = True
 ) -> tuple[State | Mixture, Array]:
     """The model, and samples of its width and dtype."""
-    model = check_fitted(model, what, values=values)
-    x = check_samples(x.x if isinstance(x, Rows) else x, far=True)
-    means = model.posterior.components.mean if isinstance(model, State) else model.means
-    check_width(means, x, "the fit" if isinstance(model, State) else "the mixture")
-    return model, x
+    model, rows = check_fitted_rows(model, x, None, what, values=values, far=True)
+    if not rows.is_complete:
+        raise ValueError(
+            f"{what} takes complete samples, but these rows have missing values or noise; pass "
+            "jaxgmm.impute(result, rows), or an array."
+        )
+    return model, rows.x
 
 
 def check_fitted_rows(
-    model: Any, x: Samples, sample_weight: ArrayLike | None, what: str
+    model: Any,
+    x: Samples,
+    sample_weight: ArrayLike | None,
+    what: str,
+    *,
+    values: bool = True,
+    far: bool = False,
 ) -> tuple[State | Mixture, Rows]:
-    """`check_fitted_samples` with the weights that are given in the rows or beside them."""
-    model = check_fitted(model, what)
-    rows = check_rows(*jax.tree.map(on_automatic_axes, (x, sample_weight)))
-    return model, replace(rows, x=check_fitted_samples(model, rows.x, what)[1])
+    """The model, and rows of its width and dtype, with the weights in them or beside them."""
+    model = check_fitted(model, what, values=values)
+    given = jax.tree.map(on_automatic_axes, (floats_of(x), sample_weight))
+    rows = check_rows(*given, far=far)
+    means = model.posterior.components.mean if isinstance(model, State) else model.means
+    check_width(means, rows.x, "the fit" if isinstance(model, State) else "the mixture")
+    check_labels(rows, means.shape[0], ordered=False)
+    return model, rows

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from jaxgmm._estep.data import Samples
 from jaxgmm._estep.log_evidence import row_log_evidence
+from jaxgmm._estep.rows import Rows, Samples
 from jaxgmm._lane.state import Fitted, State, posterior_state
 from jaxgmm._mixture.density import log_density
 from jaxgmm._mixture.draws import draw_samples
@@ -67,12 +67,12 @@ def sampled_log_prob(key: Array, state: State | Fitted, x: Samples, n_draws: int
 @functools.partial(jax.jit, static_argnames="n_draws")
 def _sampled_log_prob(key: Array, state: State, x: Array, n_draws: int) -> Value:
     # ratios to about their mean neither over- nor underflow, whatever that mean is
-    reference = lax.stop_gradient(log_density(state, x))
+    reference = lax.stop_gradient(log_density(state, Rows(x)))
 
     def add(moments: Any, step: tuple[Array, Array]) -> tuple[Any, None]:
         key, number = step
         mean, squares = moments
-        density = row_log_evidence(x, sampled_potentials(key, state.posterior))
+        density = row_log_evidence(Rows(x), sampled_potentials(key, state.posterior))
         gap = jnp.exp(density - reference) - mean
         mean = mean + gap / number
         return (mean, squares + gap * (gap * (number - 1) / number)), None
@@ -117,8 +117,8 @@ def outlier_scores(
 
 @functools.partial(jax.jit, static_argnames="n_draws")
 def _outlier_scores(key: Array, state: State | Mixture, x: Array, n_draws: int) -> Array:
-    drawn = jnp.sort(log_density(state, draw_samples(key, state, n_draws)[0]))
-    less = jnp.searchsorted(drawn, log_density(state, x), side="right").astype(x.dtype)
+    drawn = jnp.sort(log_density(state, Rows(draw_samples(key, state, n_draws)[0])))
+    less = jnp.searchsorted(drawn, log_density(state, Rows(x)), side="right").astype(x.dtype)
     return (n_draws - less) / (n_draws + 1)
 
 
@@ -174,8 +174,8 @@ def sampled_kl(key: Array, p: Model, q: Model, n_draws: int = 10_000) -> Value:
 def _sampled_mean(key: Array, p: State | Mixture, q: State | Mixture | None, n_draws: int) -> Value:
     """Mean of ``log p - log q`` under p, or of ``-log p`` without q."""
     x, component = draw_samples(key, p, n_draws)
-    own = log_density(p, x)
-    values = -own if q is None else own - log_density(q, x)
+    own = log_density(p, Rows(x))
+    values = -own if q is None else own - log_density(q, Rows(x))
     # the choice of a component has no derivative; its probability over itself has that of the mean
     chosen = estimate(p).weights[component]
     values = values * (chosen / lax.stop_gradient(chosen))

@@ -5,6 +5,8 @@ from typing import Any
 import jax
 from jax import Array
 
+from jaxgmm._estep.row_checks import check_labels
+from jaxgmm._estep.rows import Rows
 from jaxgmm._model.components.base import Components
 from jaxgmm._model.prior import Prior
 from jaxgmm._numerics.arrays import as_array
@@ -118,9 +120,11 @@ def check_width(mean: Array, x: Array, what: str) -> None:
         )
 
 
-def check_model(prior: Any, x: Array) -> None:
-    """The samples and the prior are of one width and dtype, and there are enough samples."""
+def check_model(prior: Any, rows: Rows) -> None:
+    """The rows and the prior are of one width, dtype and K, and there are enough rows."""
+    x = rows.x
     check_width(prior.components.mean, x, "the prior")
+    check_labels(rows, prior.n_components, prior.weights.ordered)
     if x.shape[0] < prior.n_components:
         raise ValueError(
             f"x has {x.shape[0]} rows, fewer than the {prior.n_components} components of the "

@@ -8,8 +8,10 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from jaxgmm._estep.data import Rows, Samples, check_rows, data_covariance, floats_of, weighted_mean
+from jaxgmm._estep.moments import expected_values
 from jaxgmm._estep.padded import padded
+from jaxgmm._estep.row_checks import check_rows
+from jaxgmm._estep.rows import Rows, Samples, floats_of
 from jaxgmm._model.families import FAMILIES, KNOWN, WEIGHTS
 from jaxgmm._model.prior import Prior
 from jaxgmm._numerics.arrays import as_array
@@ -114,9 +116,10 @@ def default_prior(
     middle, values = None, given.x if isinstance(given, Rows) else given
     if isinstance(values, np.ndarray) and values.dtype != dtype:
         # far from 0 the data themselves would be rounded to few values
-        middle = np.average(values, axis=0, weights=rows.weight)
-        middle, x = as_array(middle, dtype), as_array(values - middle, dtype)
-        rows = replace(rows, x=x)
+        complete, _ = expected_values(values, rows.weight, rows.missing, rows.noise)
+        middle = np.average(complete, axis=0, weights=rows.weight)
+        rows = replace(rows, x=as_array(values - middle, dtype))
+        middle = as_array(middle, dtype)
     name, matrix = (covariance, None) if isinstance(covariance, str) else ("", covariance)
     return _default(padded(rows), middle, matrix, n_components, name, weights)
 
@@ -132,9 +135,9 @@ def _default(
 ) -> Prior:
     """The default prior, as one program: of rows about a middle, and of a matrix that is known."""
     kind = WEIGHTS[weights].flat(n_components, rows.x.dtype)
-    mean = weighted_mean(rows.x, rows.weight) if middle is None else middle
+    name = FAMILIES[covariance].distribution.structure if covariance else "diag"
+    mean, spread = rows.moments(name)
+    mean = mean if middle is None else middle
     if matrix is not None:
         return Prior(kind, KNOWN.default(mean, matrix, n_components))
-    family = FAMILIES[covariance]
-    spread = data_covariance(rows.x, family.distribution.structure, rows.weight)
-    return Prior(kind, family.default(mean, spread, n_components))
+    return Prior(kind, FAMILIES[covariance].default(mean, spread, n_components))

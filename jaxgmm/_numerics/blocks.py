@@ -98,14 +98,21 @@ def scan_blocks(
 
 
 def map_blocks(
-    function: Callable[[Array], Array], x: Array, width: int, block_size: int | None = None
+    function: Callable[[Any], Array], rows: Any, width: int, block_size: int | None = None
 ) -> Array:
-    """``function`` of blocks of rows, results stacked: ``(N, ...)`` with only (B, ...) live."""
-    size = block_size or choose_block_size(x.shape[0], width, x.dtype)
-    if size >= x.shape[0]:
-        return function(x)
-    whole = x.shape[0] - x.shape[0] % size
-    blocks = x[:whole].reshape(-1, size, x.shape[1])
+    """``function`` of blocks of rows, results stacked: ``(N, ...)`` with only (B, ...) live.
+
+    ``rows`` is an array that leads with N, or a pytree of such arrays.
+    """
+    first = jax.tree.leaves(rows)[0]
+    n_samples = first.shape[0]
+    size = block_size or choose_block_size(n_samples, width, first.dtype)
+    if size >= n_samples:
+        return function(rows)
+    whole = n_samples - n_samples % size
+    blocks = jax.tree.map(lambda a: a[:whole].reshape(-1, size, *a.shape[1:]), rows)
     out = lax.map(jax.checkpoint(function), blocks)
     out = out.reshape(whole, *out.shape[2:])
-    return jnp.concatenate([out, function(x[whole:])]) if whole < x.shape[0] else out
+    if whole == n_samples:
+        return out
+    return jnp.concatenate([out, function(jax.tree.map(lambda a: a[whole:], rows))])

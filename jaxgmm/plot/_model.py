@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 
 from jaxgmm._estep.potentials import logits
+from jaxgmm._estep.rows import Rows
 from jaxgmm._lane.state import State
 from jaxgmm._mixture.algebra import marginal_of
 from jaxgmm._mixture.density import responsibilities_at
@@ -98,7 +99,7 @@ def component_log_densities(
 @jax.jit
 def shares(model: State | Mixture, x: Array) -> Array:
     """The responsibilities of checked samples, undefined where the mixture is."""
-    return responsibilities_at(view(model), x)
+    return responsibilities_at(view(model), Rows(x))
 
 
 @jax.jit

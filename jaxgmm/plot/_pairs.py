@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
 
-from jaxgmm._estep.data import Samples
+from jaxgmm._estep.rows import Samples
 from jaxgmm._lane.state import State
 from jaxgmm._mixture.mixture import Mixture, check_fitted_samples
 from jaxgmm._numerics.calls import usage

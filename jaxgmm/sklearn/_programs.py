@@ -15,11 +15,12 @@ from jax import Array
 from scipy.special import logsumexp, softmax
 
 from jaxgmm._estep.assigned import from_labels, from_responsibilities
-from jaxgmm._estep.data import Data, Rows
+from jaxgmm._estep.data import Data
 from jaxgmm._estep.log_evidence import row_log_evidence
 from jaxgmm._estep.padded import padded_size, padded_values, padded_weight
 from jaxgmm._estep.passes.common import Path
 from jaxgmm._estep.potentials import Potentials
+from jaxgmm._estep.rows import Rows
 from jaxgmm._fit.driver import Driver, Limits
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import Status

@@ -12,7 +12,8 @@ from numpy.testing import assert_allclose
 
 import jaxgmm
 from jaxgmm import Prior, Status
-from jaxgmm._estep.data import Rows, prepare
+from jaxgmm._estep.data import prepare
+from jaxgmm._estep.rows import Rows
 from jaxgmm._fit.moves import Move, apply, moved_lanes
 from jaxgmm._mixture.merging import merge_cost, merged
 from jaxgmm._model.estimate import Estimate

@@ -13,7 +13,7 @@ from scipy.stats import multivariate_normal
 import jaxgmm
 from benchmarks import _oracle as oracle
 from jaxgmm import Status
-from jaxgmm._estep.data import check_rows
+from jaxgmm._estep.row_checks import check_rows
 from jaxgmm._fit.whitening import Whitening
 from jaxgmm._numerics.pytree import replace, take
 

@@ -10,7 +10,8 @@ import pytest
 
 import jaxgmm
 from jaxgmm import Prior, Rows
-from jaxgmm._estep.data import data_covariance, prepare
+from jaxgmm._estep.data import prepare
+from jaxgmm._estep.moments import data_covariance
 from jaxgmm._model.padding import completed, pad, unpad
 from jaxgmm._numerics.pytree import replace
 

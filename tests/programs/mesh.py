@@ -97,7 +97,7 @@ def pure() -> dict[str, Any]:
 
 def collectives() -> int:
     """All-reductions in the compiled loop: those of one pass, and not one a lane or a block."""
-    from jaxgmm._estep.data import Rows
+    from jaxgmm._estep.rows import Rows
     from jaxgmm._fit.launch import start_lanes
     from jaxgmm._fit.mesh import advance_on, check_mesh, spread_rows
     from jaxgmm._fit.whitening import Whitening

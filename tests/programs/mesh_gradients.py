@@ -15,9 +15,10 @@ import numpy as np
 from jax import Array
 from jax.sharding import PartitionSpec as P
 
-from jaxgmm._estep.data import Data, Rows, prepare
+from jaxgmm._estep.data import Data, prepare
 from jaxgmm._estep.estep import estep_on
 from jaxgmm._estep.log_evidence import log_evidence_on
+from jaxgmm._estep.rows import Rows
 from jaxgmm._numerics.devices import automatic
 from jaxgmm.stats import Potentials
 

@@ -15,43 +15,80 @@ from jax.custom_batching import custom_vmap
 from jaxgmm._estep.passes.automatic import automatic_pass
 from jaxgmm._estep.passes.common import Pass, Path, Sums
 from jaxgmm._estep.passes.feature import feature_pass
-from jaxgmm._estep.passes.whitened import whitened_pass
+from jaxgmm._estep.passes.incomplete import incomplete_lane
+from jaxgmm._estep.passes.whitened import whitened_lane
 from jaxgmm._estep.potentials import Potentials
+from jaxgmm._estep.rows import Rows
+
+
+def careful_lane(
+    rows: Rows,
+    weight: Array | None,
+    potentials: Potentials,
+    block_size: int | None,
+    axis: str | None = None,
+) -> Sums:
+    """One lane by residuals, in reverse mode differentiable: rows of any kind."""
+    lane = whitened_lane if rows.is_complete else incomplete_lane
+    return lane(rows, weight, potentials, block_size, axis)
+
+
+def careful_pass(
+    rows: Rows,
+    weight: Array | None,
+    centre: Array,
+    active: Array,
+    potentials: Potentials,
+    block_size: int | None,
+    axis: str | None,
+) -> Sums:
+    """A `Pass` by residuals, lane by lane."""
+    shared = weight is None or weight.shape[0] == 1
+    return jax.vmap(
+        lambda w, p: careful_lane(rows, weight if shared else w[None], p, block_size, axis),
+        (None if shared else 0, 0),
+    )(weight, potentials)
+
 
 PASSES: dict[Path, Pass] = {
     "auto": automatic_pass,
     "feature": feature_pass,
-    "whitened": whitened_pass,
+    "whitened": careful_pass,
 }
+
+
+def pass_of(path: Path, rows: Rows) -> Pass:
+    """The pass of a name; rows with gaps or errors have one of their own."""
+    return PASSES[path] if rows.is_complete else careful_pass
 
 
 @functools.cache
 def lane_pass(path: Path, block_size: int | None, axis: str | None) -> Callable[..., Sums]:
-    """The pass ``(x, weight, centre, active, potentials) -> Sums`` over explicit lanes.
+    """The pass ``(rows, weight, centre, active, potentials) -> Sums`` over explicit lanes.
 
-    With an ``axis`` of a mesh, ``x`` and ``weight`` are the rows that this device holds, and the
+    With an ``axis`` of a mesh, ``rows`` and ``weight`` are those that this device holds, and the
     sums those of all devices.
 
     Under `jax.vmap` over potentials the new axis is folded into the lanes, so that nested and
-    batched fits still run as one matrix product over a shared ``x``.
+    batched fits still run as one matrix product over shared rows.
     """
 
     def run(
-        x: Array, weight: Array | None, centre: Array, active: Array, potentials: Potentials
+        rows: Rows, weight: Array | None, centre: Array, active: Array, potentials: Potentials
     ) -> Sums:
-        return PASSES[path](x, weight, centre, active, potentials, block_size, axis)
+        return pass_of(path, rows)(rows, weight, centre, active, potentials, block_size, axis)
 
     folded = custom_vmap(run)
 
     @folded.def_vmap
     def fold(axis_size: int, batched: Any, *args: Any) -> tuple[Sums, Any]:
-        x_batched, weight_batched, centre_batched, *_ = batched
-        if x_batched or centre_batched:
+        rows_batched, weight_batched, centre_batched, *_ = batched
+        if any(jax.tree.leaves(rows_batched)) or centre_batched:
             in_axes = jax.tree.map(lambda b: 0 if b else None, tuple(batched))
             # a folded pass inside: R lanes of each data set are still one product
             out = jax.vmap(run, in_axes)(*args)
         else:
-            x, weight, centre, active, potentials = args
+            rows, weight, centre, active, potentials = args
             lanes = active.shape[-1]
 
             def merge_axes(a: Array, is_batched: bool) -> Array:
@@ -60,13 +97,13 @@ def lane_pass(path: Path, block_size: int | None, axis: str | None) -> Callable[
                 return a.reshape(axis_size * a.shape[1], *a.shape[2:])
 
             if weight is not None and (weight_batched or weight.shape[0] > 1):
-                width = (lanes, x.shape[0])
+                width = (lanes, rows.n_samples)
                 full = (axis_size, *width) if weight_batched else width
                 weight = merge_axes(jnp.broadcast_to(weight, full), weight_batched)
             active, potentials = jax.tree.map(
                 merge_axes, (active, potentials), (batched[3], batched[4])
             )
-            out = folded(x, weight, centre, active, potentials)
+            out = folded(rows, weight, centre, active, potentials)
             out = jax.tree.map(lambda a: a.reshape(axis_size, lanes, *a.shape[1:]), out)
         return out, jax.tree.map(lambda _: True, out)
 

@@ -8,6 +8,7 @@ from jaxgmm._estep.passes.common import Sums
 from jaxgmm._estep.passes.feature import feature_pass
 from jaxgmm._estep.passes.whitened import whitened_lane
 from jaxgmm._estep.potentials import Potentials
+from jaxgmm._estep.rows import Rows
 from jaxgmm._estep.structures import structure
 from jaxgmm._numerics.devices import varying_as
 from jaxgmm._numerics.pytree import take
@@ -37,7 +38,7 @@ def _weight_of(weight: Array | None, lane: Array) -> Array | None:
 
 
 def automatic_pass(
-    x: Array,
+    rows: Rows,
     weight: Array | None,
     centre: Array,
     active: Array,
@@ -57,17 +58,17 @@ def automatic_pass(
     order = jnp.argsort(~careful, stable=True)
 
     def fast() -> Sums:
-        return feature_pass(x, weight, centre, active, potentials, block_size, axis)
+        return feature_pass(rows, weight, centre, active, potentials, block_size, axis)
 
     def redo(i: Array, sums: Sums) -> Sums:
         lane = order[i]
         mine = _weight_of(weight, lane)
-        one = whitened_lane(x, mine, take(potentials, lane), block_size, axis)
+        one = whitened_lane(rows, mine, take(potentials, lane), block_size, axis)
         return jax.tree.map(lambda all_lanes, new: all_lanes.at[lane].set(new), sums, one)
 
     shapes = jax.eval_shape(fast)
     blank = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    blank = varying_as((x, weight, potentials), blank)
+    blank = varying_as((rows, weight, potentials), blank)
     sums = lax.cond(n_careful == lanes, lambda: blank, fast)
     # the branch keeps XLA from moving a single lane's whitened pass out of a loop of no turns
     return lax.cond(n_careful > 0, lambda: lax.fori_loop(0, n_careful, redo, sums), lambda: sums)

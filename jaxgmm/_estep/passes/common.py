@@ -7,6 +7,7 @@ from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
 from jaxgmm._estep.potentials import Potentials
+from jaxgmm._estep.rows import Rows, allowed
 
 Path = Literal["auto", "feature", "whitened"]
 
@@ -26,7 +27,7 @@ class Pass(Protocol):
 
     def __call__(
         self,
-        x: Array,
+        rows: Rows,
         weight: Array | None,
         centre: Array,
         active: Array,
@@ -37,7 +38,7 @@ class Pass(Protocol):
         """The sums of every lane.
 
         Args:
-            x: samples, ``(N, D)``; with an ``axis`` those that this device holds.
+            rows: without weights; with an ``axis`` those that this device holds.
             weight: of the samples, ``(W, N)`` with W of 1 or R, or None for ones.
             centre: point ``(D,)`` near the data.
             active: lanes whose sums matter, ``(R,)``.
@@ -54,6 +55,15 @@ def add_compensated(total: Array, error: Array, term: Array) -> tuple[Array, Arr
     big = jnp.abs(total) >= jnp.abs(term)
     lost = jnp.where(big, (total - new) + term, (term - new) + total)
     return new, error + lost
+
+
+def masked(values: Array, labels: Array | None, n_components: int) -> Array:
+    """Logits, led by K, with the samples last: -inf where a row may not belong to a component."""
+    may = allowed(labels, n_components)
+    if may is None:
+        return values
+    may = may.T.reshape(n_components, *[1] * (values.ndim - 2), -1)
+    return jnp.where(may, values, -jnp.inf)
 
 
 def softmax(values: Array, axis: int) -> tuple[Array, Array, Array]:

@@ -14,10 +14,12 @@ from jaxgmm._estep.passes.common import (
     Sums,
     add_compensated,
     finite_const,
+    masked,
     over_devices,
     softmax,
 )
 from jaxgmm._estep.potentials import Potentials
+from jaxgmm._estep.rows import Rows, allowed
 from jaxgmm._estep.structures import structure
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.blocks import choose_feature_block, scan_blocks
@@ -28,7 +30,7 @@ _WIDE_LOGITS = 256
 
 
 def feature_pass(
-    x: Array,
+    rows: Rows,
     weight: Array | None,
     centre: Array,
     active: Array,
@@ -43,6 +45,7 @@ def feature_pass(
     lanes, components, width = weights.shape
     wide = lanes * components >= _WIDE_LOGITS
     layout = "wide" if wide else "one lane" if lanes == 1 else "lanes"
+    x = rows.x
     size = block_size or choose_feature_block(
         x.shape[0], width, lanes * components, layout, x.dtype
     )
@@ -52,18 +55,21 @@ def feature_pass(
     else:
         matrix = weights.transpose(1, 0, 2).reshape(components * lanes, width)
 
-    def body(carry: Any, rows: Array, w: Array) -> Any:
+    def body(carry: Any, block: Rows, w: Array) -> Any:
         raw, total, log_evidence, error = carry
-        centred = (rows - centre[None]).T
+        centred = (block.x - centre[None]).T
         features = kind.features(centred)
         if wide:
             values = linalg.matmul(features.T, matrix).reshape(-1, components, lanes)
+            may = allowed(block.labels, components)
+            values = values if may is None else jnp.where(may[:, :, None], values, -jnp.inf)
             exponentials, normaliser, lse = softmax(values, 1)
             r = exponentials * (w.T[:, None, :] / normaliser)
             raw = raw + linalg.matmul(features, r.reshape(-1, components * lanes))
             term = jnp.sum(lse * w.T, axis=0)
         else:
             values = linalg.matmul(matrix, features).reshape(components, lanes, -1)
+            values = masked(values, block.labels, components)
             exponentials, normaliser, lse = softmax(values, 0)
             r = exponentials * (w[None] / normaliser)
             raw = raw + linalg.matmul(r.reshape(components * lanes, -1), features.T)
@@ -77,7 +83,7 @@ def feature_pass(
         jnp.zeros((1 if weight is None else weight.shape[0], 1), x.dtype),
     )
     carry = (jnp.zeros_like(matrix), total, zeros, zeros)
-    raw, total, log_evidence, error = scan_blocks(body, carry, x, weight, size)
+    raw, total, log_evidence, error = scan_blocks(body, carry, rows, weight, size)
     raw, total, log_evidence = over_devices(axis, (raw, total, log_evidence + error))
     if wide:
         raw = raw.reshape(width, components, lanes).transpose(2, 1, 0)

@@ -14,35 +14,20 @@ from jaxgmm._estep.passes.common import (
     Sums,
     add_compensated,
     finite_const,
+    masked,
     over_devices,
     softmax,
 )
 from jaxgmm._estep.potentials import Potentials
+from jaxgmm._estep.rows import Rows
 from jaxgmm._estep.structures import structure
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.arrays import safe_divide
 from jaxgmm._numerics.blocks import choose_block_size, scan_blocks
 
 
-def whitened_pass(
-    x: Array,
-    weight: Array | None,
-    centre: Array,
-    active: Array,
-    potentials: Potentials,
-    block_size: int | None,
-    axis: str | None,
-) -> Sums:
-    """A `Pass` by residuals, lane by lane."""
-    shared = weight is None or weight.shape[0] == 1
-    return jax.vmap(
-        lambda w, p: whitened_lane(x, weight if shared else w[None], p, block_size, axis),
-        (None if shared else 0, 0),
-    )(weight, potentials)
-
-
 def whitened_lane(
-    x: Array,
+    rows: Rows,
     weight: Array | None,
     potentials: Potentials,
     block_size: int | None,
@@ -51,15 +36,16 @@ def whitened_lane(
     """One lane by residuals from its means; differentiable in reverse mode, block by block."""
     kind = structure(potentials.structure)
     components, dimension = potentials.mean.shape
-    size = block_size or choose_block_size(x.shape[0], 3 * components * dimension, x.dtype)
+    size = block_size or choose_block_size(rows.n_samples, 3 * components * dimension, rows.x.dtype)
     const = finite_const(potentials)[:, None]
 
     @jax.checkpoint
-    def body(carry: Any, rows: Array, w: Array) -> Any:
+    def body(carry: Any, block: Rows, w: Array) -> Any:
         count, first, scatter, log_evidence, error = carry
-        residual = rows.T[None] - potentials.mean[:, :, None]
+        residual = block.x.T[None] - potentials.mean[:, :, None]
         whitened = kind.whiten(residual, potentials.factor)
         values = const - 0.5 * jnp.sum(whitened**2, axis=1)
+        values = masked(values, block.labels, components)
         exponentials, normaliser, lse = softmax(values, 0)
         r = exponentials * (w / normaliser)
         return (
@@ -69,11 +55,11 @@ def whitened_lane(
             *add_compensated(log_evidence, error, jnp.sum(lse * w[0])),
         )
 
-    zero = jnp.zeros((), x.dtype)
-    count = jnp.zeros((components,), x.dtype)
+    zero = jnp.zeros((), rows.x.dtype)
+    count = jnp.zeros((components,), rows.x.dtype)
     first = jnp.zeros_like(potentials.mean)
     carry = (count, first, kind.outer(count, first), zero, zero)
-    *sums, log_evidence, error = scan_blocks(body, carry, x, weight, size)
+    *sums, log_evidence, error = scan_blocks(body, carry, rows, weight, size)
     sums = over_devices(axis, (*sums, log_evidence + error))
     count, first, scatter, log_evidence = sums
     shift = safe_divide(first, count[:, None])

@@ -40,6 +40,9 @@ class Structure(Protocol):
     # (K, D, B) residuals, (K, B) weights to the weighted sum of outer products, S.
     def scatter(self, residual: Array, weight: Array) -> Array: ...
 
+    # (K, D, D) sums of outer products, of one for all components, or (K, D) of squares, to S.
+    def gathered(self, products: Array) -> Array: ...
+
     # --- scatters and factors -----------------------------------------------------------------
 
     # (K,) weights, (K, D) vectors to the weighted outer products, S.

@@ -36,6 +36,9 @@ class Diag(VarianceCovariance):
     def scatter(self, residual: Array, weight: Array) -> Array:
         return jnp.sum(residual**2 * weight[:, None, :], axis=-1)
 
+    def gathered(self, products: Array) -> Array:
+        return linalg.diagonal(products) if products.ndim == 3 else products
+
     def outer(self, weight: Array, delta: Array) -> Array:
         return weight[:, None] * delta**2
 

@@ -63,6 +63,9 @@ class Full(MatrixCovariance, OwnCovariance):
     def scatter(self, residual: Array, weight: Array) -> Array:
         return linalg.einsum("kdb,keb->kde", residual * weight[:, None, :], residual)
 
+    def gathered(self, products: Array) -> Array:
+        return products
+
     def outer(self, weight: Array, delta: Array) -> Array:
         return weight[:, None, None] * linalg.outer(delta)
 

@@ -32,6 +32,10 @@ class Spherical(VarianceCovariance):
     def scatter(self, residual: Array, weight: Array) -> Array:
         return jnp.sum(residual**2 * weight[:, None, :], axis=(1, 2))
 
+    def gathered(self, products: Array) -> Array:
+        squares = linalg.diagonal(products) if products.ndim == 3 else products
+        return jnp.sum(squares, axis=-1)
+
     def outer(self, weight: Array, delta: Array) -> Array:
         return weight * jnp.sum(delta**2, axis=-1)
 

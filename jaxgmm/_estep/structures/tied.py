@@ -40,6 +40,9 @@ class Tied(MatrixCovariance):
     def scatter(self, residual: Array, weight: Array) -> Array:
         return linalg.einsum("kdb,keb->de", residual * weight[:, None, :], residual)
 
+    def gathered(self, products: Array) -> Array:
+        return jnp.sum(products, axis=0)
+
     def outer(self, weight: Array, delta: Array) -> Array:
         return linalg.einsum("kd,ke->de", weight[:, None] * delta, delta)
 

@@ -141,9 +141,11 @@ class Components:
         raise NotImplementedError
 
     @final
-    def log_predictive(self, x: Float[Array, "N D"]) -> Float[Array, "N K"]:
-        """Log of each component's posterior predictive density."""
-        return self.predictive().log_density(x)
+    def log_predictive(
+        self, x: Float[Array, "N D"], missing: Bool[Array, "N D"] | None = None
+    ) -> Float[Array, "N K"]:
+        """Log of each component's posterior predictive density, of the values that are known."""
+        return self.predictive().log_density(x, missing)
 
     @final
     def sample_predictive(self, key: Array, component: Int[Array, " n"]) -> Float[Array, "n D"]:

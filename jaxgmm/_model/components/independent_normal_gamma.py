@@ -19,7 +19,7 @@ from jaxgmm._model.components.gamma import (
     node_range,
 )
 from jaxgmm._model.components.precision import Means
-from jaxgmm._model.components.predictive import Marginal
+from jaxgmm._model.components.predictive import Marginal, known_values
 from jaxgmm._numerics.affine import Affine
 from jaxgmm._numerics.arrays import led, safe_divide, sum_where
 from jaxgmm._numerics.checks import check_non_negative
@@ -255,7 +255,9 @@ class Integrated:
         within = jnp.where(finite, c.rate / jnp.where(finite, c.shape - 1, 1), jnp.inf)
         return c._by_feature(within) + 1 / c.precision
 
-    def log_density(self, x: Float[Array, "N D"]) -> Float[Array, "N K"]:
+    def log_density(
+        self, x: Float[Array, "N D"], missing: Bool[Array, "N D"] | None = None
+    ) -> Float[Array, "N K"]:
         """Log density of each component, by quadrature over the precision.
 
         Given tau the mean integrates out, ``Normal(x | mean, 1 / tau + 1 / precision)``; the gamma
@@ -263,7 +265,8 @@ class Integrated:
         """
         c = self.components
         spherical = c.structure == "spherical"
-        residual = x[:, None, :] - c.mean[None]
+        seen = known_values(x, missing)
+        residual = jnp.where(seen, x[:, None, :] - c.mean[None], 0)
         shape, rate, far = jax.lax.stop_gradient((c.shape, c.rate, residual))
         more = 0.5 * c.n_features if spherical else 0.5
         tilt = log1p_squares(far if spherical else far[..., None], 2 * rate)
@@ -279,6 +282,7 @@ class Integrated:
             part = jnp.exp(-0.5 * v)
             sd = jnp.hypot(unit * (part[..., None] if spherical else part), spread)
             density = -jnp.log(sd) - 0.5 * (LOG_2PI + (residual / sd) ** 2)
+            density = jnp.where(seen, density, 0)
             if spherical:
                 density = jnp.sum(density, axis=-1)
             mass, total = totals

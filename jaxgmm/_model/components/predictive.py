@@ -11,9 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import gammaln
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from jaxgmm._estep.potentials import Potentials, logits, whiten
+from jaxgmm._estep.latent import latent, spread_of
+from jaxgmm._estep.potentials import Potentials, whiten
+from jaxgmm._estep.row_logits import row_logits
+from jaxgmm._estep.rows import Rows
 from jaxgmm._estep.structures import structure
 from jaxgmm._numerics.pytree import pytree, static
 from jaxgmm._numerics.special import LOG_2PI, log1p_squares
@@ -21,6 +24,11 @@ from jaxgmm._numerics.special import LOG_2PI, log1p_squares
 # Of the marginal of a feature: variance, what is added to it, and the shape of the gamma variate of
 # mean 1 that divides it, or None. See `ScaleMixture`.
 Marginal = tuple[Array, Array, Array | None]
+
+
+def known_values(x: Array, missing: Array | None) -> Array:
+    """Which values are known, ``(N or 1, 1, D)``."""
+    return jnp.ones((1, 1, x.shape[1]), bool) if missing is None else ~missing[:, None, :]
 
 
 @pytree
@@ -39,7 +47,11 @@ class StudentT:
     degrees: Float[Array, " K"]
     structure: str = static()
 
-    def log_density(self, x: Float[Array, "N D"]) -> Float[Array, "N K"]:
+    def log_density(
+        self, x: Float[Array, "N D"], missing: Bool[Array, "N D"] | None = None
+    ) -> Float[Array, "N K"]:
+        if missing is not None:
+            return self._of_known(x, missing)
         d, degrees = x.shape[1], self.degrees
         factor, log_det = structure(self.structure).invert(self.scale, d)
         whitened = whiten(x, Potentials(degrees, self.mean, factor, self.structure))
@@ -47,6 +59,19 @@ class StudentT:
         constant = gammaln((degrees + d) / 2) - gammaln(degrees / 2) + log_det
         constant = constant - 0.5 * d * jnp.log(degrees * math.pi)
         return constant[None] - 0.5 * (degrees + d)[None] * stretch
+
+    def _of_known(self, x: Array, missing: Array) -> Array:
+        """Of the values that are known: a Student-t with the same degrees of freedom."""
+        rows, degrees = Rows(x, missing=missing), self.degrees[:, None]
+        factor, log_det = structure(self.structure).invert(self.scale, x.shape[1])
+        const = jnp.broadcast_to(log_det - 0.5 * x.shape[1] * LOG_2PI, self.mean.shape[:1])
+        potentials = Potentials(const, self.mean, factor, self.structure)
+        found = latent(rows, potentials, spread_of(potentials, rows))
+        d = jnp.sum(~missing, axis=1, dtype=x.dtype)[None]
+        constant = gammaln((degrees + d) / 2) - gammaln(degrees / 2)
+        constant = constant - 0.5 * d * jnp.log(degrees * math.pi) - 0.5 * found.log_det
+        stretch = jnp.log1p(found.squares / degrees)
+        return (constant - 0.5 * (degrees + d) * stretch).T
 
     def draw(self, key: Array, component: Int[Array, " n"]) -> Float[Array, "n D"]:
         normal_key, gamma_key = jax.random.split(key)
@@ -81,13 +106,16 @@ class StudentTByFeature:
     scale: Float[Array, "K D"]
     degrees: Float[Array, "K D"]
 
-    def log_density(self, x: Float[Array, "N D"]) -> Float[Array, "N K"]:
+    def log_density(
+        self, x: Float[Array, "N D"], missing: Bool[Array, "N D"] | None = None
+    ) -> Float[Array, "N K"]:
         degrees, half = self.degrees, (self.degrees + 1) / 2
         constant = gammaln(half) - gammaln(degrees / 2)
         constant = constant - 0.5 * jnp.log(degrees * math.pi * self.scale)
         residual = (x[:, None, :] - self.mean[None]) / jnp.sqrt(self.scale)[None]
         stretch = log1p_squares(residual[..., None], degrees[None])
-        return jnp.sum(constant[None] - half[None] * stretch, axis=-1)
+        density = constant[None] - half[None] * stretch
+        return jnp.sum(jnp.where(known_values(x, missing), density, 0), axis=-1)
 
     def draw(self, key: Array, component: Int[Array, " n"]) -> Float[Array, "n D"]:
         noise = jax.random.t(key, self.degrees[component], dtype=self.mean.dtype)
@@ -117,10 +145,13 @@ class Normal:
     covariance: Float[Array, "..."]
     structure: str = static()
 
-    def log_density(self, x: Float[Array, "N D"]) -> Float[Array, "N K"]:
+    def log_density(
+        self, x: Float[Array, "N D"], missing: Bool[Array, "N D"] | None = None
+    ) -> Float[Array, "N K"]:
         factor, log_det = structure(self.structure).invert(self.covariance, x.shape[1])
         const = jnp.broadcast_to(log_det - 0.5 * x.shape[1] * LOG_2PI, self.mean.shape[:1])
-        return logits(x, Potentials(const, self.mean, factor, self.structure))
+        potentials = Potentials(const, self.mean, factor, self.structure)
+        return row_logits(Rows(x, missing=missing), potentials)
 
     def draw(self, key: Array, component: Int[Array, " n"]) -> Float[Array, "n D"]:
         kind = structure(self.structure)
