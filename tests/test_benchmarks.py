@@ -26,12 +26,14 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, dict
     return done.stdout, {p.stem: json.loads(p.read_text()) for p in folder.glob("*.json")}
 
 
+@pytest.mark.slow
 def test_every_benchmark_leaves_a_record(quick):
     _, records = quick
     assert set(records) == {"em_iteration"}
     assert all(record["name"] == name and record["quick"] for name, record in records.items())
 
 
+@pytest.mark.slow
 def test_a_record_is_drawn(quick, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     from benchmarks._bars import draw_bars

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import clusters
+from conftest import also_slow, clusters
 from scipy.stats import multivariate_normal
 from sklearn.datasets import load_iris, load_wine
 from sklearn.mixture import GaussianMixture
@@ -52,7 +52,7 @@ def assert_estimates(ours: Mixture, theirs: Point, scale: np.ndarray) -> None:
     np.testing.assert_allclose(error, 0, atol=1e-8)
 
 
-@pytest.mark.parametrize("covariance", ["full", "tied", "spherical"])
+@pytest.mark.parametrize("covariance", ["full", *also_slow("tied", "spherical")])
 @pytest.mark.parametrize("weights", ["dirichlet", "dirichlet_process"])
 def test_a_lane_whose_component_empties_goes_on(weights: str, covariance: str, dtype: str):
     """The prior holds a component away from all rows: its weight becomes exactly 0."""

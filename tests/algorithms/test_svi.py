@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from algorithms import MODELESS, ROWS, WEIGHTS, N, assert_trees_close, components
-from conftest import clusters
+from conftest import also_slow, clusters
 from scipy.stats import dirichlet, multivariate_normal, wishart
 
 import jaxgmm
@@ -45,7 +45,7 @@ OTHERS = [(family, weights) for _, family, weights in ROWS if (family, weights) 
     ("family", "weights"),
     STEPS + [pytest.param(*row, marks=pytest.mark.slow) for row in dict.fromkeys(OTHERS)],
 )
-@pytest.mark.parametrize("view", ["mode", "expectation"])
+@pytest.mark.parametrize("view", ["expectation", *also_slow("mode")])
 def test_natural_step_of_1_on_all_data_is_coordinate_ascent(view: str, family: str, weights: str):
     x = clusters(n=N)
     if view == "mode" and weights in MODELESS:

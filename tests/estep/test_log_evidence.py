@@ -104,7 +104,7 @@ def test_hessians(structure: str):
 
     def plain(flat: jax.Array) -> jax.Array:
         p, x, w = restore(flat)
-        return w @ row_log_evidence(x, p)
+        return w @ row_log_evidence(jaxgmm.Rows(x), p)
 
     hessian, expected = (jax.jit(jax.hessian(f))(flat) for f in (evidence, plain))
     np.testing.assert_allclose(hessian, expected, atol=1e-11 * np.abs(expected).max())

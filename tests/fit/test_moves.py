@@ -88,9 +88,7 @@ def test_merge_cost_is_runnalls_bound():
         assert cost[i, j] > 0
 
 
-@parametrize(
-    ("family",), [(f,) for f in FAMILIES], slow=lambda f: f not in ("full", "diag", "known")
-)
+@parametrize(("family",), [(f,) for f in FAMILIES], slow=lambda f: f not in ("full", "known"))
 @pytest.mark.parametrize("mode", [True, False])
 def test_proposals_are_valid_and_differ(family: str, mode: bool):
     x = data("float64")

@@ -92,7 +92,12 @@ def test_sixteen_lanes_are_as_good_as_a_start_at_the_truth(number: int):
 
 
 @pytest.mark.parametrize(
-    ("n", "gap", "seed"), [(10_000, 2.5, 1), (20_000, 2.5, 0), (20_000, 2.3, 0)]
+    ("n", "gap", "seed"),
+    [
+        (10_000, 2.5, 1),
+        pytest.param(20_000, 2.5, 0, marks=pytest.mark.slow),
+        pytest.param(20_000, 2.3, 0, marks=pytest.mark.slow),
+    ],
 )
 def test_lanes_that_stopped_short_of_one_optimum_are_at_one(n: int, gap: float, seed: int):
     """Overlapping clusters: EM is slow, and lanes stop up to 0.3 nats apart."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from algorithms import assert_trees_close, lane
-from conftest import clusters
+from conftest import also_slow, clusters
 
 import jaxgmm
 from jaxgmm import Status
@@ -96,7 +96,7 @@ def test_a_shrunken_batch_keeps_those_that_run_and_forgets_no_one(x: jax.Array, 
     np.testing.assert_array_equal(progress.of_all("objective"), expected)
 
 
-@pytest.mark.parametrize("shrinking", [False, True])
+@pytest.mark.parametrize("shrinking", [True, *also_slow(False)])
 def test_survivors_are_what_they_would_be_without_a_race(
     x: jax.Array, cavi: jaxgmm.CAVI, shrinking: bool, monkeypatch: pytest.MonkeyPatch
 ):

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from conftest import also_slow
 
 import jaxgmm
 from jaxgmm import Status
@@ -17,7 +18,7 @@ def test_optima_that_no_seeds_lead_to_are_found(dtype: str) -> None:
     assert not jaxgmm.is_degenerate(result.best)
 
 
-@pytest.mark.parametrize("covariance", ["full", "tied", "diag", "spherical"])
+@pytest.mark.parametrize("covariance", ["full", *also_slow("tied", "diag", "spherical")])
 def test_where_there_is_no_clean_optimum_the_fit_says_so(covariance: str) -> None:
     """Two values, and a component for each of them."""
     x = np.repeat([[0.0], [1.0]], 20, axis=0)

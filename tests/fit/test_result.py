@@ -43,7 +43,7 @@ REPEATED = {
 def test_repeated_rows_are_said(case: str, dtype: str):
     x, sentence = REPEATED[case]
     x = x / 1e140 if case == "huge" and dtype == "float32" else x
-    (note,) = data_notes(jnp.asarray(x, dtype))
+    (note,) = data_notes(jaxgmm.Rows(jnp.asarray(x, dtype)))
     assert re.search(sentence, note), note
 
 
@@ -66,16 +66,16 @@ ORDINARY = {
 
 @pytest.mark.parametrize("case", ORDINARY)
 def test_of_ordinary_rounded_data_nothing_is_said(case: str, dtype: str):
-    assert data_notes(jnp.asarray(ORDINARY[case], dtype)) == ()
+    assert data_notes(jaxgmm.Rows(jnp.asarray(ORDINARY[case], dtype))) == ()
 
 
 def test_many_columns_make_one_sentence():
     x = normal(300, 9)
     x[:100] = np.where(np.arange(9) < 7, 0, x[:100])
-    (note,) = data_notes(jnp.asarray(x))
+    (note,) = data_notes(jaxgmm.Rows(jnp.asarray(x)))
     assert note.count("occurs 100 times") == 5
     assert "and the like in 2 more columns" in note
-    (note,) = data_notes(jnp.asarray(load_breast_cancer().data))
+    (note,) = data_notes(jaxgmm.Rows(jnp.asarray(load_breast_cancer().data)))
     assert "0 occurs 13 times in column 6" in note
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import clusters
+from conftest import also_slow, clusters
 
 import jaxgmm
 from jaxgmm import Status
@@ -115,6 +115,7 @@ FLAWS = {
 }
 
 
+@pytest.mark.parametrize("dtype", ["float32", *also_slow("float64")])
 @pytest.mark.parametrize("flaw", FLAWS)
 def test_flawed_columns_are_said_in_words(flaw: str, dtype: str):
     spoil, sentence = FLAWS[flaw]

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from algorithms import WEIGHTS, components, data
+from conftest import also_slow
 
 import jaxgmm
 from jaxgmm import Mixture, Prior
@@ -32,7 +33,7 @@ def random_mixture(seed: int, k: int = 4, d: int = 2) -> Mixture:
     )
 
 
-@pytest.mark.parametrize("family", ["full", "tied", "independent spherical"])
+@pytest.mark.parametrize("family", ["tied", *also_slow("full", "independent spherical")])
 @pytest.mark.parametrize("by", ["mean", "weight", "scale"])
 def test_orders_are_what_they_say_and_change_nothing_else(family: str, by: Any):
     state = fitted(family)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import Tolerance, clusters
+from conftest import Tolerance, also_slow, clusters
 from scipy.stats import multivariate_normal, multivariate_t
 from sklearn.mixture import GaussianMixture
 
@@ -321,7 +321,9 @@ def test_labels_of_samples_at_any_distance(case: str, dtype: str):
     assert not bool(jnp.any(jnp.isnan(slope)))
 
 
-@pytest.mark.parametrize("family", ["full", "diag", "spherical", "independent", "known"])
+@pytest.mark.parametrize(
+    "family", ["full", "independent", *also_slow("diag", "spherical", "known")]
+)
 def test_densities_of_samples_at_any_distance(family: str, dtype: str):
     """Heavy tails are finite at any distance: a power of it."""
     x = clusters(dtype, 60)

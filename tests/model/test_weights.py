@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import clusters
+from conftest import also_slow, clusters
 from scipy.stats import beta
 
 import jaxgmm
@@ -209,6 +209,7 @@ def test_the_order_leaves_absent_components_at_the_end():
     np.testing.assert_array_equal(order, [1, 2, 0, 3, 4])
 
 
+@pytest.mark.parametrize("dtype", ["float64", *also_slow("float32")])
 @pytest.mark.parametrize("kind", ["cavi", "map", "natural"])
 def test_no_bound_falls_whatever_the_concentration(kind: str, dtype: str):
     """Two groups of 60 and 20 rows: sorted by mass, most of these lanes were DECREASED."""
