@@ -28,7 +28,7 @@ def row_log_evidence(
     def of_block(block: Rows) -> Array:
         return jax.nn.logsumexp(row_logits(block, potentials), axis=-1)
 
-    return map_blocks(of_block, rows, row_width(rows, potentials), block_size)
+    return map_blocks(of_block, rows.by_themselves, row_width(rows, potentials), block_size)
 
 
 @jax.jit

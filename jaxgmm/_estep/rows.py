@@ -10,6 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
+from jaxgmm._estep.groups import groups_of
 from jaxgmm._estep.moments import data_covariance, expected_values, feature_noise, weighted_mean
 from jaxgmm._numerics.affine import Affine
 from jaxgmm._numerics.blocks import scan_blocks
@@ -46,6 +47,7 @@ class Rows:
         labels: the component of each row, ``(N,)`` integers, -1 where it is not known; or the
             components that each row may belong to, ``(N, K)`` booleans. A component keeps the name
             that its labels give it.
+        groups: rows with the same values missing, together; `fit` finds them, nobody gives them.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxgmm
@@ -62,6 +64,7 @@ class Rows:
     missing: Any = None
     noise: Any = None
     labels: Any = None
+    groups: Any = None
 
     @property
     def n_samples(self) -> int:
@@ -121,9 +124,20 @@ class Rows:
         squares = (jnp.diagonal(matrix) if matrix.ndim == 2 else matrix) ** 2
         return replace(self, x=x, noise=feature_noise(noise, self.x.shape) * squares[None])
 
+    @property
+    def by_themselves(self) -> "Rows":
+        """The rows without their groups."""
+        return self if self.groups is None else replace(self, groups=None)
+
+    def grouped(self) -> "Rows":
+        """The rows with their groups, where the patterns of missing values are few."""
+        if self.missing is None or self.noise is not None:
+            return self
+        return replace(self, groups=groups_of(self.missing, self.x.dtype))
+
     def take(self, index: Array) -> "Rows":
         """The rows with the given indices."""
-        return jax.tree.map(lambda a: a[index], self)
+        return jax.tree.map(lambda a: a[index], self.by_themselves)
 
     def sample(self, key: Array, n: int) -> "Rows":
         """``n`` random rows, with replacement; all rows if there are at most ``n``."""

@@ -46,7 +46,7 @@ def size_of(mesh: Mesh, axis: str) -> int:
 
 def spread_rows(data: Data, mesh: Mesh) -> Data:
     """The data with its rows over the mesh; rows of weight 0 fill up the last device's."""
-    rows, x = data.rows, data.x
+    rows, x = data.rows.by_themselves, data.x
     fewer = -x.shape[0] % size_of(mesh, ROWS)
     weight = jnp.ones((x.shape[0],), x.dtype) if data.weight is None else data.weight
     if fewer:

@@ -78,7 +78,7 @@ class Whitening:
         else:
             z = moved_on_devices(rows.x, *narrow(rows, to.before, to.matrix))
         moved = rows.mapped(to, z)
-        self.rows = padded(moved) if pads else moved
+        self.rows = (padded(moved) if pads else moved).grouped()
 
     @property
     def standard(self) -> np.ndarray | None:

@@ -153,7 +153,7 @@ def log_assignment(potentials: Potentials, rows: Rows) -> Array:
         values = relative_row_logits(block, potentials)
         return jnp.max(jax.nn.log_softmax(values, axis=-1), axis=-1)
 
-    values = map_blocks(of_block, rows, row_width(rows, potentials))
+    values = map_blocks(of_block, rows.by_themselves, row_width(rows, potentials))
     return jnp.sum(values if rows.weight is None else rows.weight * values)
 
 

@@ -64,7 +64,7 @@ def log_density(state: State | Mixture, rows: Rows) -> Array:
         values = values if may is None else jnp.where(may, values, -jnp.inf)
         return jax.nn.logsumexp(values, axis=-1)
 
-    return map_blocks(of_block, rows, row_width(rows, components))
+    return map_blocks(of_block, rows.by_themselves, row_width(rows, components))
 
 
 _log_prob = program()(log_density)
@@ -99,7 +99,7 @@ def responsibilities_at(potentials: Potentials, rows: Rows) -> Array:
     def of_block(block: Rows) -> Array:
         return jax.nn.softmax(relative_row_logits(block, potentials), axis=-1)
 
-    return map_blocks(of_block, rows, row_width(rows, potentials))
+    return map_blocks(of_block, rows.by_themselves, row_width(rows, potentials))
 
 
 @usage("jaxgmm.predict(result, x)")
@@ -128,4 +128,4 @@ def labels_at(potentials: Potentials, rows: Rows) -> Array:
     def of_block(block: Rows) -> Array:
         return jnp.argmax(relative_row_logits(block, potentials), axis=-1)
 
-    return map_blocks(of_block, rows, row_width(rows, potentials))
+    return map_blocks(of_block, rows.by_themselves, row_width(rows, potentials))

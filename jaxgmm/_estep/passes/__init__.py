@@ -15,6 +15,7 @@ from jax.custom_batching import custom_vmap
 from jaxgmm._estep.passes.automatic import automatic_pass
 from jaxgmm._estep.passes.common import Pass, Path, Sums
 from jaxgmm._estep.passes.feature import feature_pass
+from jaxgmm._estep.passes.grouped import grouped_pass
 from jaxgmm._estep.passes.incomplete import incomplete_lane
 from jaxgmm._estep.passes.whitened import whitened_lane
 from jaxgmm._estep.potentials import Potentials
@@ -30,7 +31,7 @@ def careful_lane(
 ) -> Sums:
     """One lane by residuals, in reverse mode differentiable: rows of any kind."""
     lane = whitened_lane if rows.is_complete else incomplete_lane
-    return lane(rows, weight, potentials, block_size, axis)
+    return lane(rows.by_themselves, weight, potentials, block_size, axis)
 
 
 def careful_pass(
@@ -59,7 +60,9 @@ PASSES: dict[Path, Pass] = {
 
 def pass_of(path: Path, rows: Rows) -> Pass:
     """The pass of a name; rows with gaps or errors have one of their own."""
-    return PASSES[path] if rows.is_complete else careful_pass
+    if rows.is_complete:
+        return PASSES[path]
+    return careful_pass if rows.groups is None else grouped_pass
 
 
 @functools.cache
