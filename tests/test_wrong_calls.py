@@ -174,7 +174,11 @@ CALLS: dict[str, tuple[Callable[[], Any], str, str]] = {
     ),
     "1-d": (lambda: fit(KEY, x[:, 0], em), "2-d.* its shape is (40,)", "pass x[:, None]"),
     "transposed": (lambda: fit(KEY, x.T, em), "x has 40 features, but the prior has 2", "pass x.T"),
-    "NaN": (lambda: fit(KEY, row(np.nan), em), "in rows 3, columns 1", "drop or impute them first"),
+    "NaN": (
+        lambda: fit(KEY, row(np.nan), em),
+        "in rows 3, columns 1",
+        "pass jaxgmm.Rows",
+    ),
     "infinity": (lambda: fit(KEY, row(np.inf), em), "in rows 3, columns 1", "drop or impute them"),
     "empty": (lambda: fit(KEY, x[:0], em), "x is empty", "(0, 2)"),
     "strings": (lambda: fit(KEY, [["1", "2"]], em), "real numbers", "np.asarray(x, float)"),

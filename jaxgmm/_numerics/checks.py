@@ -111,7 +111,10 @@ def check_samples(
             if finite.ndim:
                 columns = some_rows(~np.isfinite(np.asarray(x)).all(axis=0), "columns")
                 where = f"rows {some_rows(~finite)}, columns {columns}"
-            raise ValueError(f"{name} has NaN or infinity in {where}; drop or impute them first.")
+            raise ValueError(
+                f"{name} has NaN or infinity in {where}; drop or impute them, or, where NaN means "
+                f'a missing value, pass jaxgmm.Rows({name}, missing="nan").'
+            )
         if not far:
             check_magnitude(x, name)
     return x

@@ -84,8 +84,8 @@ def unmasked(name: str, values: Any) -> Any:
     if mask.any():
         rows = some_rows(mask.any(axis=tuple(range(1, mask.ndim))))
         raise ValueError(
-            f"{name} is a masked array with masked values in rows {rows}; drop these rows, or "
-            f"impute the values, for instance with {name}.filled."
+            f"{name} is a masked array with masked values in rows {rows}; drop these rows, or pass "
+            f"jaxgmm.Rows({name}.data, missing={name}.mask)."
         )
     return values.data
 

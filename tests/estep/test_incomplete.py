@@ -140,6 +140,29 @@ def test_a_value_of_boundless_error_is_missing(family):
         np.testing.assert_allclose(vague - density[:, None], gone, atol=1e-6)
 
 
+@pytest.mark.parametrize("family", ["full", "tied", "diag", *also_slow("spherical")])
+def test_groups_of_one_pattern_are_rows_by_themselves(family):
+    rng = np.random.default_rng(6)
+    patterns = rng.uniform(size=(5, D)) < 0.4
+    patterns[0], patterns[1] = True, False
+    rows = jaxgmm.Rows(
+        jnp.asarray(np.tile(table(), (4, 1))),
+        jnp.asarray(rng.uniform(0, 2, 4 * N)),
+        jnp.asarray(patterns[rng.integers(0, 5, 4 * N)]),
+        labels=jnp.asarray(rng.integers(-1, K, 4 * N), jnp.int32),
+    )
+    assert rows.grouped().groups is not None
+    q = posterior(family)
+    lanes = jaxgmm.views.Expectation().potentials(q)
+    lanes = jax.tree.map(lambda a: jnp.stack([a, 1.1 * a]), lanes)
+    one_by_one = jax.vmap(jaxgmm.estep, (None, 0))(rows, lanes)
+    in_groups = jax.vmap(jaxgmm.estep, (None, 0))(rows.grouped(), lanes)
+    for a, b in zip(jax.tree.leaves(in_groups), jax.tree.leaves(one_by_one), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-9)
+    alone = jaxgmm.estep(rows.grouped(), jax.tree.map(lambda a: a[1], lanes))
+    np.testing.assert_allclose(alone.mean, in_groups.mean[1], rtol=1e-12)
+
+
 def test_maximum_likelihood_of_one_component_is_that_of_a_plain_loop():
     # Little & Rubin 2019, section 11.2
     x, missing = table(), gaps()
@@ -312,7 +335,7 @@ def test_selection_counts_what_was_observed():
     assert abs(found.table["cv"][-1] - total / len(x)) < 0.2
 
 
-@pytest.mark.parametrize("form", ["labels", "allowed"])
+@pytest.mark.parametrize("form", ["labels", *also_slow("allowed")])
 def test_labels_name_components_and_take_part_in_the_likelihood(form):
     x, truth = table(), np.arange(N) % 2
     known = np.where(np.arange(N) < 16, 1 - truth, -1)
