@@ -63,22 +63,38 @@ def assigned_rows(key: Array, rows: Rows, n_components: int) -> Rows:
 
 
 def label(
-    key: Array, rows: Rows, points: Float[Array, "K D"], present: Bool[Array, " K"], start: Start
+    key: Array,
+    rows: Rows,
+    points: Float[Array, "K D"],
+    present: Bool[Array, " K"],
+    start: Start,
+    known: Float[Array, "K D"] | None = None,
 ) -> Integer[Array, " n"]:
-    """Labels of `assigned_rows`: the number of the nearest point of those that are present."""
+    """Labels of `assigned_rows`: the number of the nearest point of those that are present.
+
+    The points of ``known`` that are not NaN are known means, which take the place of seeds.
+    """
+    known = jnp.full_like(points, jnp.nan) if known is None else known
+    points = jnp.where(jnp.isnan(known), points, known)
     # the seeds of absent components are nearest to no row
     points = jnp.where(present[:, None], points, jnp.inf)
     if start == "k-means":
         points = lloyd(jax.random.fold_in(key, 1), rows, points)
+        points = jnp.where(jnp.isnan(known), points, known)
     few = assigned_rows(key, rows, points.shape[0])
     labels = nearest_labels(few.x, points, unit_of(rows.x))
     return labels.astype(jnp.uint8 if points.shape[0] <= 256 else jnp.int32)
 
 
 def labels_of_lanes(
-    keys: Array, rows: Rows, n_components: int, present: Bool[Array, "R K"], start: Start
+    keys: Array,
+    rows: Rows,
+    n_components: int,
+    present: Bool[Array, "R K"],
+    start: Start,
+    known: Float[Array, "R K D"] | None = None,
 ) -> Integer[Array, "R n"] | None:
-    """The labels of R lanes at random starts, few lanes at a time.
+    """The labels of R lanes at random starts, few lanes at a time; ``known`` is as in `label`.
 
     None for random responsibilities, which the posterior's statistics draw again from the key.
     """
@@ -96,10 +112,10 @@ def labels_of_lanes(
         )
         points = points.at[first::turns].set(found)
 
-    def near(key: Array, points: Array, present: Array) -> Array:
-        return label(key, rows, points, present, start)
+    def near(key: Array, points: Array, present: Array, known: Array | None) -> Array:
+        return label(key, rows, points, present, start, known)
 
-    return over_lanes(near, n_at_a_time(rows, n_components), keys, points, present)
+    return over_lanes(near, n_at_a_time(rows, n_components), keys, points, present, known)
 
 
 def posterior_from(
@@ -132,7 +148,8 @@ def random_posterior(key: Array, data: Data, prior: Prior, start: Start, view: V
     labels, k = None, prior.n_components
     if start != "random_responsibilities":
         points = seeding_of(start)(key, data.rows, k)
-        labels = label(key, data.rows, points, prior.weights.present(), start)
+        present, known = prior.weights.present(), prior.components.points_known()
+        labels = label(key, data.rows, points, present, start, known)
     moments = data.rows.moments(prior.components.structure)
     return posterior_from(key, labels, data, prior, moments, view)
 

@@ -1,5 +1,6 @@
 """What a new sample of each component is distributed as, the parameters integrated out.
 
+Where the precision is known, a Student-t has infinite degrees of freedom: it is a normal.
 Each has the `log_density` of samples under every component, draws of given components, the
 `marginal` of a feature as a scale mixture of normals, and itself as a NumPyro distribution.
 """
@@ -15,6 +16,7 @@ from jaxtyping import Float, Int
 
 from jaxgmm._estep.potentials import Potentials, logits, whiten
 from jaxgmm._estep.structures import structure
+from jaxgmm._model.known import finite
 from jaxgmm._numerics.pytree import pytree, static
 from jaxgmm._numerics.special import LOG_2PI, log1p_squares
 
@@ -40,20 +42,23 @@ class StudentT:
     structure: str = static()
 
     def log_density(self, x: Float[Array, "N D"]) -> Float[Array, "N K"]:
-        d, degrees = x.shape[1], self.degrees
+        d, degrees, known = x.shape[1], finite(self.degrees), jnp.isposinf(self.degrees)
         factor, log_det = structure(self.structure).invert(self.scale, d)
         whitened = whiten(x, Potentials(degrees, self.mean, factor, self.structure))
         stretch = log1p_squares(whitened, degrees[:, None], axis=1).T
         constant = gammaln((degrees + d) / 2) - gammaln(degrees / 2) + log_det
         constant = constant - 0.5 * d * jnp.log(degrees * math.pi)
-        return constant[None] - 0.5 * (degrees + d)[None] * stretch
+        density = constant[None] - 0.5 * (degrees + d)[None] * stretch
+        normal = (log_det - 0.5 * d * LOG_2PI) - 0.5 * jnp.sum(whitened**2, axis=1).T
+        return jnp.where(known[None], normal, density)
 
     def draw(self, key: Array, component: Int[Array, " n"]) -> Float[Array, "n D"]:
         normal_key, gamma_key = jax.random.split(key)
         dtype, kind = self.mean.dtype, structure(self.structure)
         noise = jax.random.normal(normal_key, (component.shape[0], self.mean.shape[1]), dtype)
-        half = self.degrees[component] / 2
+        half = finite(self.degrees, 2)[component] / 2
         mixing = jax.random.gamma(gamma_key, half, dtype=dtype) / half
+        mixing = jnp.where(jnp.isposinf(self.degrees)[component], 1, mixing)
         root = kind.root(self.scale)[component]
         return self.mean[component] + kind.colour(root, noise / jnp.sqrt(mixing)[:, None])
 
@@ -82,15 +87,21 @@ class StudentTByFeature:
     degrees: Float[Array, "K D"]
 
     def log_density(self, x: Float[Array, "N D"]) -> Float[Array, "N K"]:
-        degrees, half = self.degrees, (self.degrees + 1) / 2
+        degrees, known = finite(self.degrees), jnp.isposinf(self.degrees)
+        half = (degrees + 1) / 2
         constant = gammaln(half) - gammaln(degrees / 2)
         constant = constant - 0.5 * jnp.log(degrees * math.pi * self.scale)
         residual = (x[:, None, :] - self.mean[None]) / jnp.sqrt(self.scale)[None]
         stretch = log1p_squares(residual[..., None], degrees[None])
-        return jnp.sum(constant[None] - half[None] * stretch, axis=-1)
+        density = constant[None] - half[None] * stretch
+        normal = -0.5 * ((LOG_2PI + jnp.log(self.scale))[None] + residual**2)
+        return jnp.sum(jnp.where(known[None], normal, density), axis=-1)
 
     def draw(self, key: Array, component: Int[Array, " n"]) -> Float[Array, "n D"]:
-        noise = jax.random.t(key, self.degrees[component], dtype=self.mean.dtype)
+        degrees = self.degrees[component]
+        noise = jax.random.t(key, finite(degrees), dtype=self.mean.dtype)
+        normal = jax.random.normal(key, noise.shape, noise.dtype)
+        noise = jnp.where(jnp.isposinf(degrees), normal, noise)
         return self.mean[component] + jnp.sqrt(self.scale[component]) * noise
 
     def marginal(self, feature: int) -> Marginal:
