@@ -25,6 +25,11 @@ from jaxgmm._numerics.special import LOG_2PI, log1p_squares
 Marginal = tuple[Array, Array, Array | None]
 
 
+def _many(degrees: Array) -> Array:
+    """Degrees of freedom, so many for infinite ones that the power is an exponential."""
+    return jnp.where(jnp.isposinf(degrees), float(jnp.finfo(degrees.dtype).eps) ** -2, degrees)
+
+
 @pytree
 class StudentT:
     """Multivariate Student-t distributions (Bishop 2006, eq. B.68).
@@ -42,15 +47,14 @@ class StudentT:
     structure: str = static()
 
     def log_density(self, x: Float[Array, "N D"]) -> Float[Array, "N K"]:
-        d, degrees, known = x.shape[1], finite(self.degrees), jnp.isposinf(self.degrees)
+        d, degrees = x.shape[1], _many(self.degrees)
         factor, log_det = structure(self.structure).invert(self.scale, d)
         whitened = whiten(x, Potentials(degrees, self.mean, factor, self.structure))
         stretch = log1p_squares(whitened, degrees[:, None], axis=1).T
         constant = gammaln((degrees + d) / 2) - gammaln(degrees / 2) + log_det
         constant = constant - 0.5 * d * jnp.log(degrees * math.pi)
-        density = constant[None] - 0.5 * (degrees + d)[None] * stretch
-        normal = (log_det - 0.5 * d * LOG_2PI) - 0.5 * jnp.sum(whitened**2, axis=1).T
-        return jnp.where(known[None], normal, density)
+        constant = jnp.where(jnp.isposinf(self.degrees), log_det - 0.5 * d * LOG_2PI, constant)
+        return constant[None] - 0.5 * (degrees + d)[None] * stretch
 
     def draw(self, key: Array, component: Int[Array, " n"]) -> Float[Array, "n D"]:
         normal_key, gamma_key = jax.random.split(key)
@@ -87,15 +91,15 @@ class StudentTByFeature:
     degrees: Float[Array, "K D"]
 
     def log_density(self, x: Float[Array, "N D"]) -> Float[Array, "N K"]:
-        degrees, known = finite(self.degrees), jnp.isposinf(self.degrees)
+        degrees = _many(self.degrees)
         half = (degrees + 1) / 2
         constant = gammaln(half) - gammaln(degrees / 2)
         constant = constant - 0.5 * jnp.log(degrees * math.pi * self.scale)
         residual = (x[:, None, :] - self.mean[None]) / jnp.sqrt(self.scale)[None]
         stretch = log1p_squares(residual[..., None], degrees[None])
-        density = constant[None] - half[None] * stretch
-        normal = -0.5 * ((LOG_2PI + jnp.log(self.scale))[None] + residual**2)
-        return jnp.sum(jnp.where(known[None], normal, density), axis=-1)
+        normal = -0.5 * (LOG_2PI + jnp.log(self.scale))
+        constant = jnp.where(jnp.isposinf(self.degrees), normal, constant)
+        return jnp.sum(constant[None] - half[None] * stretch, axis=-1)
 
     def draw(self, key: Array, component: Int[Array, " n"]) -> Float[Array, "n D"]:
         degrees = self.degrees[component]
