@@ -58,6 +58,7 @@ from jaxgmm._model.components.normal_wishart import NormalWishart
 from jaxgmm._model.components.spherical_normal_gamma import SphericalNormalGamma
 from jaxgmm._model.components.tied_normal_wishart import TiedNormalWishart
 from jaxgmm._model.defaults import default_prior, flat_prior
+from jaxgmm._model.freeze import freeze
 from jaxgmm._model.prior import Prior, update
 from jaxgmm._model.weights.dirichlet import Dirichlet
 from jaxgmm._model.weights.fixed_weights import FixedWeights
@@ -111,6 +112,7 @@ __all__ = [
     "fit",
     "fixed_point",
     "flat_prior",
+    "freeze",
     "icl",
     "impute",
     "is_degenerate",

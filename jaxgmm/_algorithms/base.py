@@ -28,7 +28,7 @@ from jaxgmm._model.prior import Prior, put_in_order
 from jaxgmm._model.views import View
 from jaxgmm._numerics.affine import Affine
 from jaxgmm._numerics.calls import described, usage
-from jaxgmm._numerics.pytree import all_finite, replace
+from jaxgmm._numerics.pytree import replace
 
 # A bound has gone down where it fell by more than so many units of rounding.
 _SLACK = 100
@@ -225,7 +225,7 @@ class Algorithm:
 
     def judge(self, old: State, new: State, tolerance: Tolerance) -> Array:
         """The status after an iteration; NONFINITE comes before every other status."""
-        finite = all_finite(new.posterior)
+        finite = new.posterior.is_finite()
         usable = jnp.isfinite(new.objective)
         steady = self.steady(old)
         slack = 10 * tolerance.allowed + _SLACK * tolerance.noise

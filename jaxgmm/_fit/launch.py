@@ -16,6 +16,7 @@ from jaxgmm._lane.given import Checked, check_start
 from jaxgmm._lane.seeds import n_start_rows
 from jaxgmm._lane.starts import Start, labels_of_lanes, n_at_a_time, over_lanes, posterior_from
 from jaxgmm._lane.state import State
+from jaxgmm._model.known import anything_known
 from jaxgmm._model.prior import Prior
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.programs import Call, Effort, effort_of, program
@@ -44,6 +45,10 @@ def start_lanes(
         if weights.n_parameters == 0:  # given weights may be 0
             present = np.tile(np.asarray(weights.present()), (n_restarts, 1))
         named = isinstance(start, str)
+        known = None
+        if named and anything_known(algorithm.prior.components):
+            points = np.asarray(algorithm.prior.components.points_known())
+            known = np.tile(points, (n_restarts, 1, 1))
         return _random_start.on(
             _effort(rows, k, n_restarts),
             key,
@@ -51,6 +56,7 @@ def start_lanes(
             coordinates.standard if named else None,
             None if named else rows,
             present,
+            known,
             algorithm,
             start=start,
             n_lanes=n_restarts,
@@ -77,6 +83,7 @@ def _random_start(
     standard: Array | None,
     own: Rows | None,
     present: Array | None,
+    known: Array | None,
     algorithm: Any,
     *,
     start: Start,
@@ -90,14 +97,17 @@ def _random_start(
         standard: what makes them rows of standardised features, see `Whitening`.
         own: in the units of the data, for a function of the user's; else None.
         present: components of each lane; None for all.
+        known: means of each lane that are known, and NaN for the others; None without any.
         algorithm: in the coordinates of the fit.
         start: a random one.
         n_lanes: R.
     """
     data = prepare(rows)
     seeded = rows_for_seeds(rows, standard) if own is None else own
+    if known is not None and standard is not None:
+        known = linalg.matmul(known, standard)
     keys, shared_key, labels = _labels_of(
-        key, seeded, present, start, algorithm.prior.n_components, n_lanes
+        key, seeded, present, known, start, algorithm.prior.n_components, n_lanes
     )
     return data, random_lanes(keys, shared_key, data, algorithm, labels, None)
 
@@ -139,7 +149,11 @@ def start_groups(
     group = np.repeat(np.arange(n_groups), n_restarts)
     effort = _effort(rows, k, len(group))
     size = {"n_components": k, "n_lanes": len(group)}
-    labelled = _labels.on(effort, key, rows, standard, present[group], start=start, **size)
+    known, components = None, models.prior.components
+    if isinstance(start, str) and anything_known(components):
+        known = np.asarray(components.points_known())[group]
+    arguments = (key, rows, standard, present[group], known)
+    labelled = _labels.on(effort, *arguments, start=start, **size)
     keys, shared_key, labels = labelled.shapes() if shapes else labelled()
     lanes = random_lanes.on(effort, keys, shared_key, data, models, labels, group)
     return lanes.shapes() if shapes else lanes()
@@ -151,6 +165,7 @@ def _labels(
     rows: Rows,
     standard: Array | None,
     present: Array,
+    known: Array | None,
     *,
     start: Start,
     n_components: int,
@@ -158,13 +173,16 @@ def _labels(
 ) -> tuple[Array, Array, Array | None]:
     """The keys and labels of lanes in groups, which are those of every family."""
     rows = rows_for_seeds(rows, standard)
-    return _labels_of(key, rows, present, start, n_components, n_lanes, grouped=True)
+    if known is not None and standard is not None:
+        known = linalg.matmul(known, standard)
+    return _labels_of(key, rows, present, known, start, n_components, n_lanes, grouped=True)
 
 
 def _labels_of(
     key: Array,
     rows: Rows,
     present: Array | None,
+    known: Array | None,
     start: Start,
     n_components: int,
     n_lanes: int,
@@ -172,8 +190,8 @@ def _labels_of(
 ) -> tuple[Array, Array, Array | None]:
     """Two keys of each lane, the key that all share, and the labels of the lanes' starts.
 
-    Nothing here depends on the model but its K. Lanes in groups draw nothing but their starts, and
-    have one key.
+    Nothing here depends on the model but its K and the means that are known. Lanes in groups draw
+    nothing but their starts, and have one key.
     """
     if grouped:
         keys, shared_key = jax.random.split(jax.random.fold_in(key, 0), n_lanes), key
@@ -183,7 +201,7 @@ def _labels_of(
         keys = jax.vmap(jax.random.split)(jax.random.split(lane_key, n_lanes))
     if present is None:
         present = jnp.ones((n_lanes, n_components), bool)
-    labels = labels_of_lanes(keys[:, 0], rows, n_components, present, start)
+    labels = labels_of_lanes(keys[:, 0], rows, n_components, present, start, known)
     return keys, shared_key, labels
 
 

@@ -12,8 +12,9 @@ from jaxgmm._estep.data import Data
 from jaxgmm._lane.degenerate import is_degenerate
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import Status
+from jaxgmm._model.prior import Prior
 from jaxgmm._numerics.devices import varying_as
-from jaxgmm._numerics.pytree import all_finite, replace, select, take
+from jaxgmm._numerics.pytree import replace, select, take
 
 
 def advance_lanes(
@@ -79,6 +80,6 @@ def finish(states: State, max_iter: int | Array, degenerate: Bool[Array, " R"]) 
     done = (status == Status.CONVERGED) | (status == Status.MAX_ITERATIONS)
     # a lane that shrinks onto a spike may first overflow, or lose its objective to rounding
     lost = (status == Status.NONFINITE) | (status == Status.DECREASED)
-    lost = lost & jax.vmap(all_finite)(states.posterior)
+    lost = lost & jax.vmap(Prior.is_finite)(states.posterior)
     status = jnp.where((done | lost) & degenerate, Status.COLLAPSED, status)
     return replace(states, status=status.astype(jnp.int32))

@@ -220,7 +220,7 @@ def _restored(
             present = prior.weights.present()
             gain = gain + prior.components.log_jacobian(to.matrix, log_det, present)
         gain = gain.astype(state.objective.dtype)
-        q = _as(_wide(state.posterior).mapped(back), state.posterior)
+        q = _as(_wide(state.posterior).mapped(back), state.posterior).put_known(own.prior)
         done = (state.status == Status.CONVERGED) | (state.status == Status.MAX_ITERATIONS)
         lost = done & ~is_held(own, q)
         restored = replace(

@@ -19,7 +19,8 @@ from jaxgmm._fit.whitening import Whitening
 from jaxgmm._inference.report import table
 from jaxgmm._lane.state import Fitted, State, state_of
 from jaxgmm._mixture.mixture import Mixture, check_fitted_rows
-from jaxgmm._model.coordinates import coordinates_of, posterior_of
+from jaxgmm._model.checks import check_unconstrained
+from jaxgmm._model.coordinates import coordinates_of, known_coordinates, posterior_of
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import View
 from jaxgmm._numerics import linalg
@@ -141,7 +142,7 @@ def standard_errors(
     prior, at the estimate (Efron & Hinkley 1978; for mixtures Louis 1982 and McLachlan & Peel 2000,
     section 2.15). It is that of unconstrained coordinates, in which no parameter has a bound; its
     inverse is their asymptotic covariance, and the delta method carries it to the weights, means
-    and covariances. Of known weights or covariances the errors are 0.
+    and covariances. Of what is known the errors are 0.
 
     The errors hold as the number of samples grows, for the right model and well-separated
     components; `bootstrap` needs less of either. The memory is that of P^2 numbers for P
@@ -173,6 +174,7 @@ def standard_errors(
         True
     """
     state = _point_state(state, "standard_errors")
+    check_unconstrained(state.prior, "standard_errors", "jaxgmm.bootstrap(key, result, x)")
     x = floats_of(x)
     _, rows = check_fitted_rows(state, x, sample_weight, "standard_errors")
     coordinates = Whitening(x, rows, state)
@@ -213,6 +215,10 @@ def _standard_errors(prior: Prior, q: Prior, view: View, rows: Rows, back: Affin
         return log_evidence_on(data, view.potentials(q)) - view.penalty(q, prior)
 
     gradient, information = jax.grad(objective)(flat), -jax.hessian(objective)(flat)
+    # the estimate does not depend on the coordinates of what is known
+    known, _ = ravel_pytree(known_coordinates(q))
+    unit_of_known = jnp.diag(known.astype(information.dtype))
+    information = jnp.where(known[:, None] | known[None], unit_of_known, information)
     values, vectors, unit = _decomposed(information)
     smallest = jnp.min(values, initial=1)
     singular = ~(smallest > _threshold(information))

@@ -8,6 +8,7 @@ from jaxtyping import Bool
 
 from jaxgmm._lane.state import State
 from jaxgmm._model.prior import Prior
+from jaxgmm._numerics.arrays import safe_divide
 
 # What counts as a handful of samples, in units of the number that leaves a covariance singular; and
 # the smallest variance of a handful, in any direction, beside the pooled one.
@@ -37,7 +38,8 @@ def is_degenerate(state: State, row_per_weight: Array | float = 1.0) -> Bool[Arr
     The second case is Hathaway's (1985) constraint ``lambda_min(Sigma_i Sigma_j^-1) >= c`` with the
     pooled covariance for Sigma_j, so that it is invariant under affine maps of the data. Under any
     prior, a covariance that is singular to the precision of the dtype is refused. If the covariance
-    is known or common to all components, a component is refused when it is empty. The posterior of
+    is known or common to all components, a component is refused when it is empty. One whose mean is
+    known never is empty, and known covariances do not count for the pooled one. The posterior of
     CAVI or SVI is never refused: its bound is finite and right.
 
     Args:
@@ -66,10 +68,11 @@ def is_degenerate(state: State, row_per_weight: Array | float = 1.0) -> Bool[Arr
     samples = components.effective_samples() * row_per_weight
     m = state.view.estimate(state.posterior)
     few = (samples < minimum) & ~(state.view.reg_covar > 0)
-    behind = jnp.where(state.prior.weights.present(), samples, 0)
+    behind = jnp.where(state.prior.weights.present() & jnp.isfinite(samples), samples, 0)
     eps = jnp.finfo(m.means.dtype).eps
     ratio = jnp.where(samples < HANDFUL * minimum, THIN, (RESOLVED * float(eps)) ** 2)
-    thin = ~m.kind.exceeds(m.covariance, ratio.astype(eps.dtype), behind / jnp.sum(behind))
+    share = safe_divide(behind, jnp.sum(behind))
+    thin = ~m.kind.exceeds(m.covariance, ratio.astype(eps.dtype), share)
     unbounded = (few | thin) & state.prior.components.improper()
     # a covariance that is singular, or a variance that is 0, to the precision of the dtype
     sd = jnp.sqrt(m.variances())

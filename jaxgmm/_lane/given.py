@@ -64,11 +64,11 @@ def initial_posterior(key: Array, data: Data, prior: Prior, start: Checked, view
         covariance = m.kind.regularise(m.covariance, -view.reg_covar)
         return view.posterior_at(prior, replace(m, covariance=covariance), data.total)
     if name == "posterior":
-        return value
+        return value.put_known(prior)
     # The same view of the same model goes on where it stopped. Another view's posterior need not
     # be valid here (maximum likelihood's is improper), so its responsibilities carry over.
     if value.view.point == view.point:
-        return value.posterior
+        return value.posterior.put_known(prior)
     return view.update(prior, estep_on(data, value.potentials))
 
 

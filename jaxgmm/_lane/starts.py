@@ -66,13 +66,24 @@ def assigned_rows(key: Array, rows: Rows, n_components: int) -> Rows:
 
 
 def label(
-    key: Array, rows: Rows, points: Float[Array, "K D"], present: Bool[Array, " K"], start: Start
+    key: Array,
+    rows: Rows,
+    points: Float[Array, "K D"],
+    present: Bool[Array, " K"],
+    start: Start,
+    known: Float[Array, "K D"] | None = None,
 ) -> Integer[Array, " n"]:
-    """Labels of `assigned_rows`: the number of the nearest point of those that are present."""
+    """Labels of `assigned_rows`: the number of the nearest point of those that are present.
+
+    The points of ``known`` that are not NaN are known means, which take the place of seeds.
+    """
+    known = jnp.full_like(points, jnp.nan) if known is None else known
+    points = jnp.where(jnp.isnan(known), points, known)
     # the seeds of absent components are nearest to no row
     points = jnp.where(present[:, None], points, jnp.inf)
     if start == "k-means":
         points = lloyd(jax.random.fold_in(key, 1), rows, points)
+        points = jnp.where(jnp.isnan(known), points, known)
     few = assigned_rows(key, rows, points.shape[0])
     may = allowed(few.labels, points.shape[0])
     labels = nearest_labels(few.x, points, unit_of(rows.x), may)
@@ -94,9 +105,14 @@ def named(points: Float[Array, "*R K D"], rows: Rows) -> Float[Array, "*R K D"]:
 
 
 def labels_of_lanes(
-    keys: Array, rows: Rows, n_components: int, present: Bool[Array, "R K"], start: Start
+    keys: Array,
+    rows: Rows,
+    n_components: int,
+    present: Bool[Array, "R K"],
+    start: Start,
+    known: Float[Array, "R K D"] | None = None,
 ) -> Integer[Array, "R n"] | None:
-    """The labels of R lanes at random starts, few lanes at a time.
+    """The labels of R lanes at random starts, few lanes at a time; ``known`` is as in `label`.
 
     None for random responsibilities, which the posterior's statistics draw again from the key.
     """
@@ -115,10 +131,10 @@ def labels_of_lanes(
         points = points.at[first::turns].set(found)
     points = named(points, rows)
 
-    def near(key: Array, points: Array, present: Array) -> Array:
-        return label(key, rows, points, present, start)
+    def near(key: Array, points: Array, present: Array, known: Array | None) -> Array:
+        return label(key, rows, points, present, start, known)
 
-    return over_lanes(near, n_at_a_time(rows, n_components), keys, points, present)
+    return over_lanes(near, n_at_a_time(rows, n_components), keys, points, present, known)
 
 
 def posterior_from(
@@ -151,7 +167,8 @@ def random_posterior(key: Array, data: Data, prior: Prior, start: Start, view: V
     labels, k, rows = None, prior.n_components, data.rows.completed()
     if start != "random_responsibilities":
         points = named(seeding_of(start)(key, rows, k), rows)
-        labels = label(key, rows, points, prior.weights.present(), start)
+        present, known = prior.weights.present(), prior.components.points_known()
+        labels = label(key, rows, points, present, start, known)
     moments = data.rows.moments(prior.components.structure)
     return posterior_from(key, labels, rows, prior, moments, view)
 

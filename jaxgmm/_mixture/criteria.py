@@ -113,7 +113,7 @@ def icl(
     return _icl(model, padded(rows), _df(model, n_parameters, "icl"))
 
 
-def _df(model: State | Mixture, n_parameters: int | None, what: str) -> int:
+def _df(model: State | Mixture, n_parameters: int | None, what: str) -> int | Array:
     """The number of free parameters."""
     if n_parameters is not None:
         return check_positive_int("n_parameters", n_parameters)

@@ -16,6 +16,7 @@ from jaxgmm._lane.state import Fitted, State, posterior_state, state_of
 from jaxgmm._mixture.mixture import check_fitted_rows
 from jaxgmm._model.bounds import kl_divergence
 from jaxgmm._model.checks import check_proper
+from jaxgmm._model.known import put_known
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import draw
 from jaxgmm._numerics.calls import usage
@@ -117,7 +118,7 @@ def prior_gradient(
     By the envelope theorem, at an optimum of the bound over q the total derivative of
     ``max_q ELBO(q, prior)`` equals the partial derivative, so the fit itself need not be
     differentiated. Run `cavi` until it has converged: the error is of the order of the distance to
-    convergence. Fixed weights and a known covariance are hyperparameters, too. After EM it is the
+    convergence. Known weights, means and covariances are hyperparameters, too. After EM it is the
     gradient of the log-likelihood plus log prior density.
 
     Args:
@@ -162,4 +163,5 @@ def _prior_gradient(state: State, rows: Rows) -> Prior:
 
 def _learnt(q: Any, prior: Any) -> Any:
     """``q`` with those fields of the prior that no algorithm updates."""
-    return replace(prior, **{name: getattr(q, name) for name in q.transforms()})
+    fields = {name: getattr(q, name) for name in q.transforms()}
+    return put_known(replace(prior, **fields), prior)

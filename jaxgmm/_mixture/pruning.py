@@ -40,7 +40,7 @@ def prune(state: State | Fitted, least: float = 0.5) -> State:
     state = state_of(state, "prune")
     check_positive("least", least)
     prior, q = state.prior, state.posterior
-    if prior.weights.n_parameters == 0 and prior.n_components > 1:
+    if not hasattr(prior.weights, "counts"):
         raise ValueError(
             "prune needs weights that are learnt, but these are given; leave out the components "
             "that you do not want from the prior."

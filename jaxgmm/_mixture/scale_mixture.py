@@ -19,7 +19,8 @@ from jaxgmm._numerics.pytree import pytree
 class ScaleMixture:
     """Normals ``(K,)`` of variance ``variance / s + added``, ``s ~ Gamma(shape, shape)``.
 
-    Without a shape s is 1. A Student-t has half its degrees of freedom as shape, and nothing added.
+    Without a shape, or with an infinite one, s is 1. A Student-t has half its degrees of freedom as
+    shape, and nothing added.
     """
 
     weights: Array
@@ -40,8 +41,9 @@ def _tail(m: ScaleMixture, gap: Float[Array, "N K"]) -> Float[Array, "N K"]:
     spread, added = m.variance[None], m.added[None]
     if m.shape is None:
         return ndtr(gap / jnp.sqrt(spread + added))
-    shape = m.shape[None]
-    known, variance, beyond = lax.stop_gradient((shape, spread, gap))
+    # the nodes of a number all lie at it
+    shape = jnp.where(jnp.isposinf(m.shape), 0, m.shape)[None]
+    known, variance, beyond = lax.stop_gradient((m.shape[None], spread, gap))
     log_tilt = 2 * jnp.log(jnp.abs(beyond)) - jnp.log(2 * known * variance)
     low, high = gamma.node_range(known, jnp.logaddexp(log_tilt, jnp.zeros_like(log_tilt)))
 

@@ -8,6 +8,7 @@ from jax import Array
 from jaxgmm._estep.row_checks import check_labels
 from jaxgmm._estep.rows import Rows
 from jaxgmm._model.components.base import Components
+from jaxgmm._model.known import strengths_of
 from jaxgmm._model.prior import Prior
 from jaxgmm._numerics.arrays import as_array
 from jaxgmm._numerics.calls import described
@@ -62,7 +63,8 @@ def check_prior(prior: Any, what: str) -> Any:
         )
     if is_traced(prior):
         return prior
-    check_leaves_finite("the prior", prior)
+    infinite = {*strengths_of(weights), *strengths_of(components)}
+    check_leaves_finite("the prior", prior, infinite)
     components.check()
     weights.check()
     return prior
@@ -99,6 +101,15 @@ def check_has_mode(prior: Any, algorithm: str) -> None:
             f"{algorithm} needs weights whose posterior has a mode (concentration, or alpha and "
             f"beta, of at least 1), but they are {prior.weights}; use jaxgmm.cavi, or jaxgmm.svi "
             "in another view, for sparse weights."
+        )
+
+
+def check_unconstrained(prior: Any, what: str, instead: str) -> None:
+    """Refuse weights of which some are known, where unconstrained coordinates are needed."""
+    if not getattr(prior.weights, "unconstrained", True):
+        raise ValueError(
+            f"{what} needs weights that are all learnt or all known, but of these some are known "
+            f"(jaxgmm.freeze) and have no unconstrained coordinates; use {instead}."
         )
 
 

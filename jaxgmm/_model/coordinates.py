@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxgmm._estep.structures import structure
+from jaxgmm._model.known import put_known, tamed
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import Mode, View
 from jaxgmm._numerics.bijections import forward, interior, inverse
@@ -14,13 +15,14 @@ from jaxgmm._numerics.pytree import replace
 
 def unconstrain(node: Any) -> dict[str, Array]:
     """The unconstrained coordinates of a distribution's learnt fields."""
-    return {name: inverse(t, getattr(node, name)) for name, t in node.transforms().items()}
+    finite = tamed(node)
+    return {name: inverse(t, getattr(finite, name)) for name, t in node.transforms().items()}
 
 
 def constrain(node: Any, coordinates: dict[str, Array]) -> Any:
-    """``node`` with the learnt fields at the given coordinates."""
+    """``node`` with the learnt fields at the given coordinates; what it knows stays."""
     fields = {name: forward(t, coordinates[name]) for name, t in node.transforms().items()}
-    return replace(node, **fields)
+    return put_known(replace(node, **fields), node)
 
 
 def coordinates_of(q: Prior, view: View) -> dict[str, Any]:
@@ -30,6 +32,16 @@ def coordinates_of(q: Prior, view: View) -> dict[str, Any]:
     m = Mode().estimate(q)
     point = {"weights": interior(m.weights), "means": m.means, "covariance": m.covariance}
     return {name: inverse(t, point[name]) for name, t in _point_maps(q).items()}
+
+
+def known_coordinates(q: Prior) -> dict[str, Array]:
+    """Which of a point's coordinates are those of known parameters, on which nothing depends."""
+    known = {"means": q.components.known_means(), "covariance": q.components.precisions.known()}
+    return {
+        name: jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a.shape)
+        for name, a in coordinates_of(q, Mode()).items()
+        for mask in (known.get(name, jnp.asarray(False)),)
+    }
 
 
 def posterior_of(prior: Prior, coordinates: dict[str, Any], total: Array, view: View) -> Prior:

@@ -15,6 +15,7 @@ from jaxgmm._model.components.spherical_normal_gamma import SphericalNormalGamma
 from jaxgmm._model.components.tied_normal_wishart import TiedNormalWishart
 from jaxgmm._model.weights.dirichlet import Dirichlet
 from jaxgmm._model.weights.fixed_weights import FixedWeights
+from jaxgmm._model.weights.partly_fixed_weights import PartlyFixedWeights
 from jaxgmm._model.weights.stick_breaking import StickBreaking
 
 
@@ -62,8 +63,10 @@ WEIGHTS: dict[str, Any] = {
 }
 # what a covariance matrix in place of a name stands for
 KNOWN = KnownCovariance
-# those that have no name, and are made by their own names
-OTHERS = (IndependentNormalGamma,)
+# what weights are that are known, and those of which some are
+KNOWN_WEIGHTS, PARTLY_KNOWN_WEIGHTS = FixedWeights, PartlyFixedWeights
+# those that have no name, and are made by their own names, or by `freeze`
+OTHERS = (IndependentNormalGamma, PartlyFixedWeights)
 
 # all that a file may hold
 ALL: tuple[Any, ...] = (*WEIGHTS.values(), *FAMILIES.values(), KNOWN, *OTHERS)

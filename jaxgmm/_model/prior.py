@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from jaxgmm._estep.stats import Stats, reorder
 from jaxgmm._model.components.base import Components
 from jaxgmm._model.families import Weights
+from jaxgmm._model.known import are_finite, put_known
 from jaxgmm._numerics.affine import Affine
 from jaxgmm._numerics.pytree import pytree, replace
 
@@ -59,13 +60,22 @@ class Prior:
         return self.components.mean.dtype
 
     @property
-    def n_parameters(self) -> int:
+    def n_parameters(self) -> int | Array:
         """Number of free parameters of the mixture: the df of `bic` and `aic`."""
         return self.weights.n_parameters + self.components.n_parameters
 
     def mapped(self, to: Affine) -> "Prior":
         """The same distribution in other coordinates of the data."""
         return Prior(self.weights, self.components.mapped(to))
+
+    def put_known(self, prior: "Prior") -> "Prior":
+        """The same distribution with all that a prior knows in its place."""
+        weights = put_known(self.weights, prior.weights)
+        return Prior(weights, put_known(self.components, prior.components))
+
+    def is_finite(self) -> Array:
+        """Whether all hyperparameters are finite, but for the strengths of what is known."""
+        return are_finite(self.weights, self.components)
 
     def is_proper(self) -> Array:
         """Whether it integrates to one, as CAVI and SVI need."""

@@ -1,6 +1,6 @@
 """Checks of what a user passes, before any tracing: what came, what was expected, what to do."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import jax
@@ -246,8 +246,15 @@ def check_simplex(name: str, weights: Any) -> None:
         raise ValueError(f"{name} must be non-negative and sum to 1, but they are {values}.")
 
 
-def check_leaves_finite(what: str, tree: Any) -> None:
-    """Refuse NaN and infinity in any leaf, naming it; traced leaves pass."""
+def check_leaves_finite(what: str, tree: Any, infinite: Collection[str] = ()) -> None:
+    """Refuse NaN and infinity in any leaf, naming it; traced leaves pass.
+
+    Fields with a name among ``infinite`` may be infinite, but not negative and so.
+    """
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if not is_traced(leaf) and not np.isfinite(np.asarray(leaf)).all():
-            raise ValueError(f"{what} has NaN or infinity in {jax.tree_util.keystr(path)[1:]}.")
+        name = jax.tree_util.keystr(path)[1:]
+        allowed = name.rpartition(".")[2] in infinite
+        if not is_traced(leaf):
+            values = np.asarray(leaf)
+            if not (np.isfinite(values) | (allowed & np.isposinf(values))).all():
+                raise ValueError(f"{what} has NaN or infinity in {name}.")

@@ -35,7 +35,7 @@ from jaxgmm._model.checks import check_proper
 from jaxgmm._model.prior import Prior
 from jaxgmm._numerics.checks import check_samples
 from jaxgmm._numerics.pytree import replace
-from jaxgmm.numpyro._distributions import distribution, predictive
+from jaxgmm.numpyro._distributions import check_learnt, distribution, predictive
 from jaxgmm.numpyro._sites import draw_parameters, init_values
 
 __all__ = ["distribution", "guide", "init_values", "model", "predictive", "with_params"]
@@ -61,7 +61,7 @@ def model(prior: Prior, x: ArrayLike | None = None) -> dist.MixtureSameFamily:
         The mixture at the drawn parameters, a distribution of single samples ``(D,)``.
 
     Raises:
-        ValueError: for an improper prior, or bad samples.
+        ValueError: for an improper prior, one of which parameters are frozen, or bad samples.
 
     Example:
         >>> import jax, jaxgmm, jaxgmm.numpyro, numpyro
@@ -73,6 +73,7 @@ def model(prior: Prior, x: ArrayLike | None = None) -> dist.MixtureSameFamily:
         ((2,), 3)
     """
     check_proper(prior, "jaxgmm.numpyro.model")
+    check_learnt(prior, "jaxgmm.numpyro.model")
     if x is not None:
         x = check_samples(x, prior.n_features)
     out = draw_parameters(prior)
@@ -106,6 +107,7 @@ def guide(state: State | Fitted, *, trainable: bool = False) -> Callable[..., No
         ['weights', 'precision_cholesky', 'covariances', 'means']
     """
     state = posterior_state(state, "guide")
+    check_learnt(state.prior, "jaxgmm.numpyro.guide")
     q = state.posterior
 
     def learnable(part: str) -> Any:

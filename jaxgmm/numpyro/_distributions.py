@@ -11,6 +11,9 @@ from numpyro.distributions import constraints
 
 from jaxgmm._lane.state import Fitted, State, state_of
 from jaxgmm._mixture.mixture import mixture
+from jaxgmm._model.known import anything_known
+from jaxgmm._model.prior import Prior
+from jaxgmm._numerics.checks import is_traced
 from jaxgmm._numerics.linalg import cholesky
 
 
@@ -55,9 +58,20 @@ def predictive(state: State | Fitted) -> dist.MixtureSameFamily:
     state = state_of(state, "predictive")
     if state.view.point:
         return distribution(state)
+    check_learnt(state.prior, "jaxgmm.numpyro.predictive")
     components = state.posterior.components.predictive()
     found = components.numpyro()
     return mixture_of(state.posterior.weights.mean(), found or _Numerical(components))
+
+
+def check_learnt(p: Prior, what: str) -> None:
+    """Refuse parameters that `jaxgmm.freeze` made known: they have no site."""
+    if not is_traced(p) and (anything_known(p.components) or hasattr(p.weights, "unconstrained")):
+        raise ValueError(
+            f"{what} has no sites of known parameters, but some of this prior are known "
+            "(jaxgmm.freeze); write a NumPyro model of those that are learnt, or take the prior "
+            "before it was frozen."
+        )
 
 
 def mixture_of(weights: Array, components: dist.Distribution) -> dist.MixtureSameFamily:

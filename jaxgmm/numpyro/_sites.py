@@ -12,7 +12,7 @@ from jaxgmm._lane.state import Fitted, State, state_of
 from jaxgmm._model.prior import Prior
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.bijections import interior
-from jaxgmm.numpyro._distributions import mixture_of
+from jaxgmm.numpyro._distributions import check_learnt, mixture_of
 
 
 def draw_parameters(p: Prior) -> dist.MixtureSameFamily:
@@ -78,6 +78,7 @@ def init_values(state: State | Fitted) -> dict[str, Array]:
         ['means', 'precision_cholesky', 'weights']
     """
     state = state_of(state, "init_values")
+    check_learnt(state.prior, "jaxgmm.numpyro.init_values")
     m, p = state.view.estimate(state.posterior), state.posterior
     values = {"means": m.means}
     if p.weights.n_components > 1 and p.weights.site() is not None:

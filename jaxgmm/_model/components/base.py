@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from jaxgmm._estep.potentials import Potentials
 from jaxgmm._estep.structures import structure
 from jaxgmm._model.components.precision import Means
+from jaxgmm._model.known import n_free, put_known
 from jaxgmm._numerics.affine import Affine
 from jaxgmm._numerics.pytree import child_names, replace, select
 from jaxgmm._numerics.special import LOG_2PI
@@ -47,11 +48,47 @@ class Components:
     def n_features(self) -> int:
         return self.mean.shape[-1]
 
+    @property
+    def strengths(self) -> dict[str, str]:
+        """Fields that are infinite where another is known, see `jaxgmm._model.known`."""
+        return {}
+
+    @final
+    def strength_of(self, what: str) -> str | None:
+        """The strength of what is known of the ``"mean"``, or of the ``"covariance"``."""
+        found = [s for s, v in self.strengths.items() if (v == "mean") == (what == "mean")]
+        return found[0] if found else None
+
     @final
     @property
-    def n_parameters(self) -> int:
+    def n_parameters(self) -> int | Array:
+        """Free parameters of the means and covariances: those that are known are none."""
         k, d = self.n_components, self.n_features
-        return k * d + self.precisions.n_parameters(k, d)
+        numbers = {"mean": k * d, "covariance": self.precisions.n_parameters(k, d)}
+        strengths = {what: self.strength_of(what) for what in numbers}
+        return sum(
+            n if (name := strengths[what]) is None else n_free(n, getattr(self, name))
+            for what, n in numbers.items()
+        )
+
+    @final
+    def known_means(self) -> Bool[Array, "*R K"]:
+        """Whether the mean of each component is known."""
+        name = self.strength_of("mean")
+        if name is None:
+            return jnp.zeros(self.mean.shape[:-1], bool)
+        known = jnp.isposinf(getattr(self, name))
+        return known if known.ndim < self.mean.ndim else jnp.all(known, axis=-1)
+
+    @final
+    def points_known(self) -> Float[Array, "*R K D"]:
+        """The means that are known, and NaN for the others."""
+        return jnp.where(self.known_means()[..., None], self.mean, jnp.nan)
+
+    @final
+    def known_covariances(self) -> Bool[Array, "*R K"]:
+        """Whether the covariance of each component is known."""
+        return jnp.broadcast_to(self.precisions.known(), self.mean.shape[:-1])
 
     @final
     @property
@@ -84,10 +121,16 @@ class Components:
 
     @final
     def _n_means(self, present: Array | None) -> Array | int:
-        """Means on each precision, of which the joint mode depends."""
+        """Means on each precision, of which the joint mode depends: known ones do not count."""
+        learnt = ~self.known_means()
         if not self.precisions.shared:
-            return 1
-        return self.n_components if present is None else jnp.sum(present, dtype=self.mean.dtype)
+            return learnt.astype(self.mean.dtype)
+        learnt = learnt if present is None else learnt & present
+        return jnp.sum(learnt, axis=-1, dtype=self.mean.dtype)
+
+    def without_means(self, chosen: Bool[Array, " K"]) -> Any:
+        """What an improper prior of the chosen means and of their precisions leaves of these."""
+        return self
 
     def mapped(self, to: Affine) -> Any:
         """The same distribution in other coordinates of the data."""
@@ -176,12 +219,17 @@ class Components:
 
     @final
     def effective_samples(self) -> Float[Array, " K"]:
-        """Samples behind each covariance, the prior's included."""
-        return jnp.broadcast_to(self.precisions.samples(), (self.n_components,))
+        """Samples behind each covariance, the prior's included; infinite where it is known."""
+        samples = jnp.broadcast_to(self.precisions.samples(), (self.n_components,))
+        # the joint mode of a known mean is that of the covariance alone
+        known = jnp.asarray(not self.precisions.shared) & self.known_means()
+        return samples - known.astype(samples.dtype)
 
     @final
     def proper_or_default(self, mean: Array, covariance: Array) -> Any:
         """This prior, with `default` for the data's moments in place of improper components.
+
+        What is known stays.
 
         Args:
             mean: of the data, ``(D,)``.
@@ -194,7 +242,8 @@ class Components:
             condition = every if name in self.shared else proper
             return select(condition, getattr(self, name), getattr(weak, name))
 
-        return replace(self, **{name: chosen(name) for name in self.learnt_fields()})
+        fields = {name: chosen(name) for name in self.learnt_fields()}
+        return put_known(replace(self, **fields), self)
 
     def weak(self, mean: Array, covariance: Array) -> Any:
         """The usual weak prior of this kind for data of these moments."""

@@ -15,6 +15,7 @@ from jaxgmm._estep.stats import Stats
 from jaxgmm._estep.structures import structure
 from jaxgmm._model.components.base import Components
 from jaxgmm._model.components.precision import Means, Precision
+from jaxgmm._model.known import finite, put_known
 from jaxgmm._numerics.affine import Affine
 from jaxgmm._numerics.arrays import full, safe_divide, sum_where
 from jaxgmm._numerics.checks import check_non_negative
@@ -24,6 +25,9 @@ from jaxgmm._numerics.special import LOG_2PI
 
 class ConjugateNormal(Components):
     """``mu_k | Lambda_k ~ Normal(mean_k, (mean_precision_k Lambda_k)^-1)``, times a precision's.
+
+    A mean whose ``mean_precision`` is infinite is known. All formulas are their limits there; a
+    known mean has no density and no divergence.
 
     A subclass is a pytree with the fields ``mean``, ``mean_precision`` and those of its
     ``distribution``, a kind of `Precision`. Bishop 2006, section 10.2; Murphy 2007.
@@ -35,6 +39,10 @@ class ConjugateNormal(Components):
     @property
     def precisions(self) -> Precision:
         return self.distribution.of(self)
+
+    @property
+    def strengths(self) -> dict[str, str]:
+        return {"mean_precision": "mean", **self.distribution.strengths}
 
     @final
     def expected_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -59,7 +67,10 @@ class ConjugateNormal(Components):
         mean_precision = self.mean_precision + stats.count
         share = safe_divide(stats.count, mean_precision)
         delta = jnp.where(stats.count[:, None] != 0, stats.mean - self.mean, 0)
-        between = structure(self.structure).outer(self.mean_precision * share, delta)
+        # kappa n / (kappa + n), or n about a mean that is known
+        known = jnp.isposinf(self.mean_precision)
+        weight = jnp.where(known, stats.count, finite(self.mean_precision) * share)
+        between = structure(self.structure).outer(weight, delta)
         precision = self.precisions.counted(stats.count).scattered(stats.scatter + between)
         return self._of(self.mean + share[:, None] * delta, mean_precision, precision)
 
@@ -69,12 +80,13 @@ class ConjugateNormal(Components):
 
         Written with a difference of means, as in `merge`, so that scales stay positive definite.
         """
-        kept, new = (1 - rho) * self.mean_precision, rho * other.mean_precision
+        kappa, kappa1 = finite(self.mean_precision), finite(other.mean_precision)
+        kept, new = (1 - rho) * kappa, rho * kappa1
         share = safe_divide(new, kept + new)
         delta = other.mean - self.mean
         between = structure(self.structure).outer(kept * share, delta)
         precision = self.precisions.blend(other.precisions, rho).scattered(between)
-        return self._of(self.mean + share[:, None] * delta, kept + new, precision)
+        return put_known(self._of(self.mean + share[:, None] * delta, kept + new, precision), self)
 
     @final
     def with_parameters(self, means: Array, covariance: Array, count: Array, n_means: Means) -> Any:
@@ -88,7 +100,15 @@ class ConjugateNormal(Components):
         """
         precision = self.precisions.counted(count)
         precision = precision.at(covariance, n_means, count / jnp.sum(count))
-        return self._of(means, self.mean_precision + count, precision)
+        return put_known(self._of(means, self.mean_precision + count, precision), self)
+
+    @final
+    def without_means(self, chosen: Bool[Array, " K"]) -> Any:
+        # the density over (mu, Sigma) of a flat prior is flat: over Sigma alone it has the degree
+        # of freedom that the mean's normal density took
+        flat = chosen & (self.mean_precision == 0) & ~self.precisions.proper()
+        precision = self.precisions.counted(flat.astype(self.mean.dtype))
+        return self._of(self.mean, self.mean_precision, precision)
 
     @final
     def mapped(self, to: Affine) -> Any:
@@ -131,9 +151,11 @@ class ConjugateNormal(Components):
         """``KL(self || prior)``, summed over components; exact and normalised."""
         factor, _ = self.precisions.expectation()
         gap = structure(self.structure).project(self.mean - prior.mean, factor)
-        ratio = prior.mean_precision / self.mean_precision
+        kappa = finite(prior.mean_precision)
+        ratio = kappa / finite(self.mean_precision)
         normal = self.n_features * (ratio - 1 - jnp.log(ratio))
-        normal = normal + prior.mean_precision * jnp.sum(gap**2, axis=-1)
+        normal = normal + kappa * jnp.sum(gap**2, axis=-1)
+        normal = jnp.where(jnp.isposinf(prior.mean_precision), 0, normal)
         return jnp.sum(self.precisions.kl(prior.precisions, factor)) + 0.5 * jnp.sum(normal)
 
     @final
@@ -145,17 +167,18 @@ class ConjugateNormal(Components):
         An improper prior, which has no constant, gives the unnormalised density: the flat one
         gives exactly 0. Only the ``present`` components count.
         """
-        precision, kappa = self.precisions, self.mean_precision
+        precision, kappa = self.precisions, finite(self.mean_precision)
         proper = self.proper()
         gap = structure(self.structure).project(point.mean - self.mean, point.factor)
         constant = 0.5 * self.n_features * (jnp.log(jnp.where(proper, kappa, 1)) - LOG_2PI)
         normal = jnp.where(proper, constant, 0) - 0.5 * kappa * jnp.sum(gap**2, axis=-1)
+        normal = jnp.where(self.known_means(), 0, normal)
         each = jnp.all(proper) if precision.shared else proper
         density = precision.log_density(point.factor, point_log_det(point), self._n_means(present))
-        if precision.learnt:
-            density = density + jnp.where(each, precision.log_normaliser(), 0)
-        else:  # nothing but a constant, which an improper prior has not
-            density = jnp.where(each, density, 0)
+        constant = precision.log_normaliser() if precision.learnt else 0
+        density = density + jnp.where(each, constant, 0)
+        # of a known covariance nothing but a constant, which an improper prior has not
+        density = jnp.where(precision.known() & ~each, 0, density)
         if not precision.shared:
             return sum_where(present, density + normal)
         return density + sum_where(present, normal)
@@ -167,18 +190,24 @@ class ConjugateNormal(Components):
         precision, n_means = self.precisions, self._n_means(present)
         proper = self.proper()
         each = jnp.all(proper) if precision.shared else proper
+        means = jnp.where(each, n_means * log_det, 0)
         if not precision.learnt:  # nothing but the means
-            return jnp.where(each, n_means * log_det, 0)
+            return means
         volume = structure(self.structure).log_volume(log_det, self.n_features)
         log_dets = jnp.broadcast_to(log_det, proper.shape)
         improper = precision.log_jacobian(matrix, log_dets, n_means)
         gain = jnp.where(each, volume + n_means * log_det, improper)
+        gain = jnp.where(precision.known(), means, gain)
         return gain if precision.shared else sum_where(present, gain)
 
     @final
     def proper(self) -> Bool[Array, " K"]:
         proper = self.precisions.proper() & (self.mean_precision > 0)
         return jnp.broadcast_to(jnp.all(proper), proper.shape) if self.shared else proper
+
+    @final
+    def improper(self) -> Bool[Array, " K"]:
+        return ~self.proper() & ~self.known_covariances()
 
     @final
     def empty(self, row_per_weight: Array | float = 1.0) -> Bool[Array, " K"]:

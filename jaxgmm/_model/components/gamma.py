@@ -1,7 +1,7 @@
 """Gamma precisions: one for each feature of a component, or one for each component.
 
 ``tau ~ Gamma(shape, rate)``: half a sample counts one in the shape for each feature that shares it,
-and half a scatter in the rate.
+and half a scatter in the rate. Where the shape is infinite, the rate is a variance that is known.
 """
 
 import math
@@ -9,12 +9,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.scipy.special import digamma, gammaln
 from jaxtyping import Float
 
 from jaxgmm._model.components.precision import Draw, Means, Precision
 from jaxgmm._model.components.predictive import StudentT, StudentTByFeature
+from jaxgmm._model.known import finite
 from jaxgmm._numerics.arrays import full, led
 from jaxgmm._numerics.checks import check_non_negative
 from jaxgmm._numerics.pytree import pytree, replace, static
@@ -25,6 +27,8 @@ class Gamma(Precision):
 
     shape: Array
     rate: Array
+
+    strengths = {"shape": "rate"}
 
     @property
     def features(self) -> int:
@@ -45,18 +49,30 @@ class Gamma(Precision):
     def check(self) -> None:
         check_non_negative("the prior's rate", self.rate)
 
+    def known(self) -> Array:
+        return jnp.isposinf(self.shape)
+
     def counted(self, count: Array) -> Any:
         return replace(self, shape=self.shape + 0.5 * self.features * self._each(count))
 
     def scattered(self, scatter: Array) -> Any:
-        return replace(self, rate=self.rate + 0.5 * scatter)
+        return replace(self, rate=self._learnt(self.rate + 0.5 * scatter, self.rate))
+
+    def _learnt(self, learnt: Array, known: Array | int) -> Array:
+        """What belongs to a variance that is learnt, or to one that is known."""
+        return jnp.where(jnp.isposinf(self.shape), known, learnt)
 
     def _divisor(self, n_means: Means) -> Array:
         # in sigma^2 the gamma's density has 1 more than the shape, and a mean's normal a half of
         # each feature
-        if n_means is None:
-            return self.shape
-        return self.shape + (1 + 0.5 * self.features * n_means)
+        shape = self.shape
+        if n_means is not None:
+            shape = shape + (1 + self._half_features(n_means))
+        return self._learnt(shape, 1)
+
+    def _half_features(self, n_means: Any) -> Any:
+        """Half of the features that share a gamma, times the means, of which each has a number."""
+        return 0.5 * self.features * (self._each(n_means) if np.ndim(n_means) else n_means)
 
     def covariance_at(self, n_means: Means) -> Array:
         return self.rate / self._divisor(n_means)
@@ -66,12 +82,14 @@ class Gamma(Precision):
 
     def expectation(self) -> tuple[Array, Array]:
         # E log tau = digamma(shape) - log rate (Bishop 2006, eq. B.30)
-        log_tau = digamma(self.shape) - jnp.log(self.rate)
-        return jnp.sqrt(self.shape / self.rate), 0.5 * self.features * self._sum(log_tau)
+        log_tau = self._learnt(digamma(finite(self.shape)), 0) - jnp.log(self.rate)
+        factor = jnp.sqrt(self._divisor(None) / self.rate)
+        return factor, 0.5 * self.features * self._sum(log_tau)
 
     def sample(self, key: Array) -> Draw:
         # with implicit gradients (Figurnov et al. 2018)
-        log_tau = jax.random.loggamma(key, self.shape, dtype=self.shape.dtype) - jnp.log(self.rate)
+        log_gamma = jax.random.loggamma(key, finite(self.shape), dtype=self.shape.dtype)
+        log_tau = self._learnt(log_gamma, 0) - jnp.log(self.rate)
         factor = jnp.exp(0.5 * log_tau)
         log_det = 0.5 * self.features * self._sum(log_tau)
         return Draw(factor, log_det, lambda noise: noise / self._by_feature(factor))
@@ -81,7 +99,7 @@ class Gamma(Precision):
         return a
 
     def kl(self, prior: Any, factor: Array | None = None) -> Array:
-        a, b, a0, b0 = self.shape, self.rate, prior.shape, prior.rate
+        a, b, a0, b0 = finite(self.shape), self.rate, finite(prior.shape), prior.rate
         terms = (
             (a - a0) * digamma(a)
             - gammaln(a)
@@ -89,18 +107,20 @@ class Gamma(Precision):
             + a0 * (jnp.log(b) - jnp.log(b0))
             + a * (b0 / b - 1)
         )
-        return self._sum(terms)
+        return self._sum(self._learnt(terms, 0))
 
     def log_density(self, factor: Array, log_det: Array, n_means: Means) -> Array:
         tau = factor**2
-        return self._sum(self._divisor(n_means) * jnp.log(tau) - self.rate * tau)
+        density = self._divisor(n_means) * jnp.log(tau) - self.rate * tau
+        return self._sum(self._learnt(density, self._half_features(n_means) * jnp.log(tau)))
 
     def log_normaliser(self) -> Array:
         # Bishop 2006, eq. B.26
         proper = (self.shape > 0) & (self.rate > 0)
-        shape, rate = jnp.where(proper, self.shape, 1), jnp.where(proper, self.rate, 1)
+        shape, rate = jnp.where(proper, finite(self.shape), 1), jnp.where(proper, self.rate, 1)
         # exactly 0 where it is flat, whatever gammaln rounds to
-        return self._sum(jnp.where(proper, shape * jnp.log(rate) - gammaln(shape), 0))
+        constant = jnp.where(proper, shape * jnp.log(rate) - gammaln(shape), 0)
+        return self._sum(self._learnt(constant, 0))
 
     def proper(self) -> Array:
         return (self.shape > 0) & (self.rate > 0)
@@ -137,6 +157,15 @@ class GammaPerFeature(Gamma):
 
     structure = "diag"
 
+    def check(self) -> None:
+        super().check()
+        known = np.isposinf(np.asarray(self.shape))
+        if (known.any(axis=-1) & ~known.all(axis=-1)).any():
+            raise ValueError(
+                "the prior's shape must be infinite for all features of a component, whose "
+                f"variances are then known, or for none, but it is {self.shape}."
+            )
+
     def _sum(self, a: Array) -> Array:
         return jnp.sum(a, axis=-1)
 
@@ -164,6 +193,9 @@ class GammaPerFeature(Gamma):
     def degrees(self) -> Array:
         return 2 * self.shape[..., 0]
 
+    def known(self) -> Array:
+        return jnp.all(super().known(), axis=-1)
+
     def proper(self) -> Array:
         return jnp.all(super().proper(), axis=-1)
 
@@ -173,7 +205,7 @@ class GammaPerFeature(Gamma):
 
     def predictive(self, mean: Array, mean_precision: Array) -> StudentTByFeature:
         inflation = (1 + 1 / mean_precision)[:, None]
-        return StudentTByFeature(mean, inflation * self.rate / self.shape, 2 * self.shape)
+        return StudentTByFeature(mean, inflation * self.covariance_at(None), 2 * self.shape)
 
 
 @pytree
@@ -232,7 +264,7 @@ class GammaPerComponent(Gamma):
         return 2 * (self.shape + 1 + 0.5 * self.dimension) / self.dimension
 
     def predictive(self, mean: Array, mean_precision: Array) -> StudentT:
-        variance = (1 + 1 / mean_precision) * self.rate / self.shape
+        variance = (1 + 1 / mean_precision) * self.covariance_at(None)
         return StudentT(mean, variance, 2 * self.shape, "spherical")
 
 
@@ -248,10 +280,11 @@ def node_range(
 
     A density or a tail far out is that of a gamma whose rate is larger by the factor
     ``exp(log_tilt)`` and whose shape is larger by ``more``. Differentiate no argument: the range
-    has no derivative of its own.
+    has no derivative of its own. An infinite shape is that of a number: all its nodes lie at 0.
     """
     shape = led(shape, log_tilt)
     reach = -math.log(jnp.finfo(shape.dtype).eps) / shape
     root = jnp.sqrt(2 * reach)
     low = -log_tilt - reach - jnp.minimum(root, 1)
-    return low, jnp.log1p(reach + root + more / shape)
+    number = jnp.isposinf(shape)
+    return jnp.where(number, 0, low), jnp.log1p(reach + root + more / shape)

@@ -19,7 +19,8 @@ from jaxgmm._model.components.gamma import (
     node_range,
 )
 from jaxgmm._model.components.precision import Means
-from jaxgmm._model.components.predictive import Marginal, known_values
+from jaxgmm._model.components.predictive import Marginal, observed_values
+from jaxgmm._model.known import finite, put_known
 from jaxgmm._numerics.affine import Affine
 from jaxgmm._numerics.arrays import led, safe_divide, sum_where
 from jaxgmm._numerics.checks import check_non_negative
@@ -65,6 +66,10 @@ class IndependentNormalGamma(Components):
         return GammaPerComponent(self.shape, self.rate, self.n_features)
 
     @property
+    def strengths(self) -> dict[str, str]:
+        return {"precision": "mean", **Gamma.strengths}
+
+    @property
     def covariance_name(self) -> str:
         return f"{self.structure} (independent)"
 
@@ -95,7 +100,7 @@ class IndependentNormalGamma(Components):
         count = stats.count[:, None]
         gammas = self.precisions.counted(stats.count)
         if current is None:
-            tau = gammas.shape / (self.rate + 0.5 * stats.scatter)
+            tau = 1 / gammas.scattered(stats.scatter).covariance_at(None)
         else:
             tau = 1 / current.precisions.covariance_at(0 if point else None)
         information = count * self._by_feature(tau)
@@ -112,15 +117,16 @@ class IndependentNormalGamma(Components):
 
     def interpolate(self, other: Any, rho: Array) -> Any:
         """The weighted mean of the natural parameters, ``(1 - rho) self + rho other``."""
-        kept, new = (1 - rho) * self.precision, rho * other.precision
+        kept, new = (1 - rho) * finite(self.precision), rho * finite(other.precision)
         mean = self.mean + safe_divide(new, kept + new) * (other.mean - self.mean)
-        return self._of(mean, kept + new, self.precisions.blend(other.precisions, rho))
+        gammas = self.precisions.blend(other.precisions, rho)
+        return put_known(self._of(mean, kept + new, gammas), self)
 
     def with_parameters(self, means: Array, covariance: Array, count: Array, n_means: Means) -> Any:
         """The posterior of ``count`` (K,) samples with these means and variances."""
         gammas = self.precisions.counted(count).at(covariance, n_means, count)
         precision = self.precision + count[:, None] / self._by_feature(covariance)
-        return self._of(means, precision, gammas)
+        return put_known(self._of(means, precision, gammas), self)
 
     def mapped(self, to: Affine) -> Any:
         mean = jnp.where(self.precision > 0, to.points(self.mean), self.mean)
@@ -133,7 +139,7 @@ class IndependentNormalGamma(Components):
 
     def expectation(self) -> Potentials:
         """Potentials of the expected log density; the trace part is ``E[tau] / precision``."""
-        tau = self._by_feature(self.shape / self.rate)
+        tau = self._by_feature(1 / self.precisions.covariance_at(None))
         trace = jnp.sum(tau / self.precision, axis=-1)
         return self._at(*self.precisions.expectation(), -0.5 * trace)
 
@@ -155,19 +161,21 @@ class IndependentNormalGamma(Components):
 
     def kl(self, prior: Any) -> Float[Array, ""]:
         """``KL(self || prior)``: normals and gammas; exact and normalised."""
-        ratio = prior.precision / self.precision
-        shift = prior.precision * (self.mean - prior.mean) ** 2
-        normal = 0.5 * jnp.sum(ratio - 1 - jnp.log(ratio) + shift)
+        precision = finite(prior.precision)
+        ratio = precision / finite(self.precision)
+        normal = ratio - 1 - jnp.log(ratio) + precision * (self.mean - prior.mean) ** 2
+        normal = 0.5 * jnp.sum(jnp.where(jnp.isposinf(prior.precision), 0, normal))
         return normal + jnp.sum(self.precisions.kl(prior.precisions))
 
     def log_prior(
         self, point: Potentials, present: Bool[Array, " K"] | None = None
     ) -> Float[Array, ""]:
         """Log density over (mu, sigma^2) at a point; 0 for the flat prior."""
-        proper = self.precision > 0
-        constant = 0.5 * (jnp.log(jnp.where(proper, self.precision, 1)) - LOG_2PI)
+        precision, proper = finite(self.precision), self.precision > 0
+        constant = 0.5 * (jnp.log(jnp.where(proper, precision, 1)) - LOG_2PI)
         normal = jnp.where(proper, constant, 0)
-        normal = normal - 0.5 * self.precision * (point.mean - self.mean) ** 2
+        normal = normal - 0.5 * precision * (point.mean - self.mean) ** 2
+        normal = jnp.where(jnp.isposinf(self.precision), 0, normal)
         gammas = self.precisions
         density = gammas.log_density(point.factor, point.const, 0) + gammas.log_normaliser()
         return sum_where(present, jnp.sum(normal, axis=-1) + density)
@@ -176,12 +184,14 @@ class IndependentNormalGamma(Components):
         self, matrix: Array, log_det: Array, present: Bool[Array, " K"] | None = None
     ) -> Float[Array, ""]:
         gammas = self.precisions
-        means = jnp.sum(jnp.where(self.precision > 0, jnp.log(matrix), 0), axis=-1)
+        learnt = (self.precision > 0) & ~jnp.isposinf(self.precision)
+        means = jnp.sum(jnp.where(learnt, jnp.log(matrix), 0), axis=-1)
         # every gamma is normalised, or not, by itself: a bound of one that is improper has no unit
         volume = structure(self.structure).log_volume(log_det, self.n_features)
         log_dets = jnp.broadcast_to(log_det, (self.n_components,))
         improper = gammas.log_jacobian(matrix, log_dets, 0)
-        return sum_where(present, means + jnp.where(gammas.proper(), volume, improper))
+        gain = jnp.where(gammas.proper(), volume, improper)
+        return sum_where(present, means + jnp.where(gammas.known(), 0, gain))
 
     def proper(self) -> Bool[Array, " K"]:
         return self.precisions.proper() & jnp.all(self.precision > 0, axis=-1)
@@ -251,8 +261,9 @@ class Integrated:
     def variance(self) -> Float[Array, "K D"]:
         """Infinite where the gamma's tail is too heavy."""
         c = self.components
-        finite = c.shape > 1
-        within = jnp.where(finite, c.rate / jnp.where(finite, c.shape - 1, 1), jnp.inf)
+        usual = (c.shape > 1) & ~jnp.isposinf(c.shape)
+        within = jnp.where(usual, c.rate / jnp.where(usual, c.shape - 1, 1), jnp.inf)
+        within = jnp.where(jnp.isposinf(c.shape), c.rate, within)
         return c._by_feature(within) + 1 / c.precision
 
     def log_density(
@@ -265,15 +276,17 @@ class Integrated:
         """
         c = self.components
         spherical = c.structure == "spherical"
-        seen = known_values(x, missing)
+        seen = observed_values(x, missing)
         residual = jnp.where(seen, x[:, None, :] - c.mean[None], 0)
         shape, rate, far = jax.lax.stop_gradient((c.shape, c.rate, residual))
         more = 0.5 * c.n_features if spherical else 0.5
         tilt = log1p_squares(far if spherical else far[..., None], 2 * rate)
         low, high = node_range(shape, tilt, more)
-        unit, spread = jnp.sqrt(c._by_feature(c.rate / c.shape)), 1 / jnp.sqrt(c.precision)
+        unit = jnp.sqrt(c._by_feature(c.precisions.covariance_at(None)))
+        spread = 1 / jnp.sqrt(c.precision)
         # each with an axis for the samples
-        own, low, high = (led(a, tilt) for a in (c.shape, low, high))
+        weighing = jnp.where(jnp.isposinf(c.shape), 0, c.shape)
+        own, low, high = (led(a, tilt) for a in (weighing, low, high))
         unit, spread = led(unit, residual), led(spread, residual)
 
         def add(totals: tuple[Array, Array], node: Array) -> tuple[tuple[Array, Array], None]:
@@ -300,7 +313,8 @@ class Integrated:
         c = self.components
         gamma_key, mean_key = jax.random.split(key)
         shape, rate = c.shape[component], c.rate[component]
-        log_tau = jax.random.loggamma(gamma_key, shape, dtype=shape.dtype) - jnp.log(rate)
+        log_gamma = jax.random.loggamma(gamma_key, finite(shape), dtype=shape.dtype)
+        log_tau = jnp.where(jnp.isposinf(shape), 0, log_gamma) - jnp.log(rate)
         variance = c._by_feature(jnp.exp(-log_tau)) + 1 / c.precision[component]
         noise = jax.random.normal(mean_key, variance.shape, c.mean.dtype)
         return c.mean[component] + jnp.sqrt(variance) * noise

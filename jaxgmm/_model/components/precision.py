@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxgmm._estep.structures import structure
+from jaxgmm._model.known import tamed
 from jaxgmm._numerics.pytree import child_names
 
 # How many means a precision stands behind, of which a joint mode depends; None asks for the mean
@@ -42,6 +43,8 @@ class Precision:
     structure: ClassVar[str]
     shared: ClassVar[bool] = False
     learnt: ClassVar[bool] = True
+    # the degrees of freedom, which are infinite where what they scale is a known covariance
+    strengths: ClassVar[dict[str, str]] = {}
 
     @classmethod
     def of(cls, components: Any) -> Any:
@@ -50,7 +53,11 @@ class Precision:
 
     def blend(self, other: Any, rho: Array) -> Any:
         """``(1 - rho) self + rho other`` in natural parameters, which all fields are."""
-        return jax.tree.map(lambda a, b: (1 - rho) * a + rho * b, self, other)
+        return jax.tree.map(lambda a, b: (1 - rho) * a + rho * b, tamed(self), tamed(other))
+
+    def known(self) -> Array:
+        """Whether each covariance is known."""
+        return jnp.asarray(not self.learnt)
 
     def congruent(self, matrix: Array) -> Any:
         """Of samples multiplied by a matrix, as `Structure.congruent` takes it."""

@@ -1,5 +1,6 @@
 """What a new sample of each component is distributed as, the parameters integrated out.
 
+Where the precision is known, a Student-t has infinite degrees of freedom: it is a normal.
 Each has the `log_density` of samples under every component, draws of given components, the
 `marginal` of a feature as a scale mixture of normals, and itself as a NumPyro distribution.
 """
@@ -18,6 +19,7 @@ from jaxgmm._estep.potentials import Potentials, whiten
 from jaxgmm._estep.row_logits import row_logits
 from jaxgmm._estep.rows import Rows
 from jaxgmm._estep.structures import structure
+from jaxgmm._model.known import finite
 from jaxgmm._numerics.pytree import pytree, static
 from jaxgmm._numerics.special import LOG_2PI, log1p_squares
 
@@ -26,9 +28,14 @@ from jaxgmm._numerics.special import LOG_2PI, log1p_squares
 Marginal = tuple[Array, Array, Array | None]
 
 
-def known_values(x: Array, missing: Array | None) -> Array:
-    """Which values are known, ``(N or 1, 1, D)``."""
+def observed_values(x: Array, missing: Array | None) -> Array:
+    """Which values were observed, ``(N or 1, 1, D)``."""
     return jnp.ones((1, 1, x.shape[1]), bool) if missing is None else ~missing[:, None, :]
+
+
+def _many(degrees: Array) -> Array:
+    """Degrees of freedom, so many for infinite ones that the power is an exponential."""
+    return jnp.where(jnp.isposinf(degrees), float(jnp.finfo(degrees.dtype).eps) ** -2, degrees)
 
 
 @pytree
@@ -51,25 +58,29 @@ class StudentT:
         self, x: Float[Array, "N D"], missing: Bool[Array, "N D"] | None = None
     ) -> Float[Array, "N K"]:
         if missing is not None:
-            return self._of_known(x, missing)
-        d, degrees = x.shape[1], self.degrees
+            return self._of_observed(x, missing)
+        d, degrees = x.shape[1], _many(self.degrees)
         factor, log_det = structure(self.structure).invert(self.scale, d)
         whitened = whiten(x, Potentials(degrees, self.mean, factor, self.structure))
         stretch = log1p_squares(whitened, degrees[:, None], axis=1).T
         constant = gammaln((degrees + d) / 2) - gammaln(degrees / 2) + log_det
         constant = constant - 0.5 * d * jnp.log(degrees * math.pi)
+        constant = jnp.where(jnp.isposinf(self.degrees), log_det - 0.5 * d * LOG_2PI, constant)
         return constant[None] - 0.5 * (degrees + d)[None] * stretch
 
-    def _of_known(self, x: Array, missing: Array) -> Array:
-        """Of the values that are known: a Student-t with the same degrees of freedom."""
-        rows, degrees = Rows(x, missing=missing), self.degrees[:, None]
+    def _of_observed(self, x: Array, missing: Array) -> Array:
+        """Of the values that were observed: a Student-t with the same degrees of freedom."""
+        rows, degrees = Rows(x, missing=missing), _many(self.degrees)[:, None]
         factor, log_det = structure(self.structure).invert(self.scale, x.shape[1])
         const = jnp.broadcast_to(log_det - 0.5 * x.shape[1] * LOG_2PI, self.mean.shape[:1])
         potentials = Potentials(const, self.mean, factor, self.structure)
         found = latent(rows, potentials, spread_of(potentials, rows))
         d = jnp.sum(~missing, axis=1, dtype=x.dtype)[None]
         constant = gammaln((degrees + d) / 2) - gammaln(degrees / 2)
-        constant = constant - 0.5 * d * jnp.log(degrees * math.pi) - 0.5 * found.log_det
+        constant = constant - 0.5 * d * jnp.log(degrees * math.pi)
+        # infinitely many degrees of freedom are those of a normal
+        constant = jnp.where(jnp.isposinf(self.degrees)[:, None], -0.5 * d * LOG_2PI, constant)
+        constant = constant - 0.5 * found.log_det
         stretch = jnp.log1p(found.squares / degrees)
         return (constant - 0.5 * (degrees + d) * stretch).T
 
@@ -77,8 +88,9 @@ class StudentT:
         normal_key, gamma_key = jax.random.split(key)
         dtype, kind = self.mean.dtype, structure(self.structure)
         noise = jax.random.normal(normal_key, (component.shape[0], self.mean.shape[1]), dtype)
-        half = self.degrees[component] / 2
+        half = finite(self.degrees, 2)[component] / 2
         mixing = jax.random.gamma(gamma_key, half, dtype=dtype) / half
+        mixing = jnp.where(jnp.isposinf(self.degrees)[component], 1, mixing)
         root = kind.root(self.scale)[component]
         return self.mean[component] + kind.colour(root, noise / jnp.sqrt(mixing)[:, None])
 
@@ -109,16 +121,22 @@ class StudentTByFeature:
     def log_density(
         self, x: Float[Array, "N D"], missing: Bool[Array, "N D"] | None = None
     ) -> Float[Array, "N K"]:
-        degrees, half = self.degrees, (self.degrees + 1) / 2
+        degrees = _many(self.degrees)
+        half = (degrees + 1) / 2
         constant = gammaln(half) - gammaln(degrees / 2)
         constant = constant - 0.5 * jnp.log(degrees * math.pi * self.scale)
         residual = (x[:, None, :] - self.mean[None]) / jnp.sqrt(self.scale)[None]
         stretch = log1p_squares(residual[..., None], degrees[None])
+        normal = -0.5 * (LOG_2PI + jnp.log(self.scale))
+        constant = jnp.where(jnp.isposinf(self.degrees), normal, constant)
         density = constant[None] - half[None] * stretch
-        return jnp.sum(jnp.where(known_values(x, missing), density, 0), axis=-1)
+        return jnp.sum(jnp.where(observed_values(x, missing), density, 0), axis=-1)
 
     def draw(self, key: Array, component: Int[Array, " n"]) -> Float[Array, "n D"]:
-        noise = jax.random.t(key, self.degrees[component], dtype=self.mean.dtype)
+        degrees = self.degrees[component]
+        noise = jax.random.t(key, finite(degrees), dtype=self.mean.dtype)
+        normal = jax.random.normal(key, noise.shape, noise.dtype)
+        noise = jnp.where(jnp.isposinf(degrees), normal, noise)
         return self.mean[component] + jnp.sqrt(self.scale[component]) * noise
 
     def marginal(self, feature: int) -> Marginal:

@@ -1,7 +1,8 @@
 """Wishart precisions: of each component, or one for all of them.
 
 ``Lambda ~ Wishart(degrees_of_freedom, scale^-1)``, so that ``E[Lambda] = degrees scale^-1`` and
-``scale`` adds up with scatter matrices (``scale = W^-1`` in Bishop 2006, section 10.2).
+``scale`` adds up with scatter matrices (``scale = W^-1`` in Bishop 2006, section 10.2). Where the
+degrees of freedom are infinite, ``scale`` is a covariance that is known.
 """
 
 from typing import Any
@@ -14,6 +15,7 @@ from jaxtyping import Float
 
 from jaxgmm._model.components.precision import Draw, Means, Precision
 from jaxgmm._model.components.predictive import StudentT
+from jaxgmm._model.known import finite
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.arrays import full, led
 from jaxgmm._numerics.bijections import CovarianceMap
@@ -40,6 +42,7 @@ class Wishart(Precision):
     scale: Float[Array, "*R K D D"]
 
     structure = "full"
+    strengths = {"degrees_of_freedom": "scale"}
 
     @property
     def dimension(self) -> int:
@@ -72,22 +75,33 @@ class Wishart(Precision):
         )
 
     def check(self) -> None:
-        if np.any(np.asarray(self.scale)):  # zeros are the flat prior's
-            check_covariance("the prior's scale", self.scale, self.dimension)
+        scale, known = np.asarray(self.scale), np.isposinf(np.asarray(self.degrees_of_freedom))
+        for part in (scale[known], scale[~known]) if known.any() else (scale,):
+            if np.any(part):  # zeros are the flat prior's
+                check_covariance("the prior's scale", part, self.dimension)
 
     def degrees(self) -> Array:
         return self.degrees_of_freedom
+
+    def known(self) -> Array:
+        return jnp.isposinf(self.degrees_of_freedom)
+
+    def _learnt(self, learnt: Array, known: Array | int) -> Array:
+        """What belongs to a covariance (...) that is learnt, or to one that is known."""
+        mask = self.known()
+        return jnp.where(mask.reshape(mask.shape + (1,) * (learnt.ndim - mask.ndim)), known, learnt)
 
     def counted(self, count: Array) -> Any:
         return replace(self, degrees_of_freedom=self.degrees_of_freedom + count)
 
     def scattered(self, scatter: Array) -> Any:
-        return replace(self, scale=linalg.symmetrize(self.scale + scatter))
+        scale = linalg.symmetrize(self.scale + scatter)
+        return replace(self, scale=self._learnt(scale, self.scale))
 
     def _divisor(self, n_means: Means) -> Array:
         # in Sigma the Wishart's density has D + 1 more than nu, and each mean's normal 1
         nu = self.degrees_of_freedom
-        return nu if n_means is None else nu + (self.dimension + 1 + n_means)
+        return self._learnt(nu if n_means is None else nu + (self.dimension + 1 + n_means), 1)
 
     def covariance_at(self, n_means: Means) -> Array:
         return self.scale / self._divisor(n_means)[..., None, None]
@@ -97,14 +111,15 @@ class Wishart(Precision):
 
     def expectation(self) -> tuple[Array, Array]:
         # E log|Lambda| - log|E Lambda| (Bishop 2006, eq. 10.65), which is negative
-        d, nu = self.dimension, self.degrees_of_freedom
+        d, nu = self.dimension, finite(self.degrees_of_freedom, self.dimension)
         gap = multivariate_digamma(nu / 2, d) + d * LOG_2 - d * jnp.log(nu)
         root = linalg.inverse_factor(linalg.cholesky(self.scale))
-        factor = jnp.sqrt(nu)[..., None, None] * root
-        return factor, linalg.log_det(factor) + 0.5 * gap
+        factor = jnp.sqrt(self._learnt(nu, 1))[..., None, None] * root
+        return factor, linalg.log_det(factor) + 0.5 * self._learnt(gap, 0)
 
     def sample(self, key: Array) -> Draw:
-        triangle = bartlett(key, self.degrees_of_freedom, self.dimension)
+        triangle = bartlett(key, finite(self.degrees_of_freedom, self.dimension), self.dimension)
+        triangle = self._learnt(triangle, linalg.eye_like(triangle))
         lower = linalg.cholesky(self.scale)
 
         def colour(noise: Array) -> Array:
@@ -117,30 +132,34 @@ class Wishart(Precision):
         return Draw(factor, linalg.log_det(triangle) - linalg.log_det(lower), colour)
 
     def kl(self, prior: Any, factor: Array) -> Array:
-        d, nu, nu0 = self.dimension, self.degrees_of_freedom, prior.degrees_of_freedom
+        d = self.dimension
+        nu, nu0 = (finite(a.degrees_of_freedom, d) for a in (self, prior))
         half_log_det = 0.5 * d * jnp.log(nu) - linalg.log_det(factor)
         half_log_det0 = linalg.log_det(linalg.cholesky(prior.scale))
         trace = jnp.sum(linalg.matmul(prior.scale, factor) * factor, axis=(-2, -1))
-        return (
+        divergence = (
             0.5 * (nu - nu0) * multivariate_digamma(nu / 2, d)
             - multivariate_gammaln(nu / 2, d)
             + multivariate_gammaln(nu0 / 2, d)
             + nu0 * (half_log_det - half_log_det0)
             + 0.5 * (trace - nu * d)
         )
+        return self._learnt(divergence, 0)
 
     def log_density(self, factor: Array, log_det: Array, n_means: Means) -> Array:
         trace = jnp.sum(linalg.matmul(self.scale, factor) * factor, axis=(-2, -1))
-        return self._divisor(n_means) * log_det - 0.5 * trace
+        density = self._divisor(n_means) * log_det - 0.5 * trace
+        return self._learnt(density, jnp.asarray(n_means, density.dtype) * log_det)
 
     def log_normaliser(self) -> Array:
         # Bishop 2006, eq. B.79
         d, proper = self.dimension, self.proper()
-        nu = jnp.where(proper, self.degrees_of_freedom, d + 1)
+        nu = jnp.where(proper, finite(self.degrees_of_freedom, d + 1), d + 1)
         eye = jnp.eye(d, dtype=self.scale.dtype)
         scale = jnp.where(proper[..., None, None], self.scale, eye)
         log_det = 2 * linalg.log_det(linalg.cholesky(scale))
-        return 0.5 * nu * (log_det - d * LOG_2) - multivariate_gammaln(nu / 2, d)
+        normaliser = 0.5 * nu * (log_det - d * LOG_2) - multivariate_gammaln(nu / 2, d)
+        return self._learnt(normaliser, 0)
 
     def proper(self) -> Array:
         return self.degrees_of_freedom > self.dimension - 1
@@ -152,7 +171,7 @@ class Wishart(Precision):
     def predictive(self, mean: Array, mean_precision: Array) -> StudentT:
         # Bishop 2006, eq. 10.81 and 10.82
         degrees = self.degrees_of_freedom + 1 - self.dimension
-        inflation = (1 + mean_precision) / (mean_precision * degrees)
+        inflation = (1 + 1 / mean_precision) / self._learnt(degrees, 1)
         degrees = jnp.broadcast_to(degrees, mean_precision.shape)
         inflation = inflation[:, None, None]
         return StudentT(mean, inflation * led(self.scale, inflation), degrees, "full")

@@ -73,12 +73,13 @@ class Dirichlet:
     def mode(self) -> Float[Array, " K"]:
         """Log of the mode ``(a_k - 1) / sum(a - 1)``; -inf for an empty component.
 
-        Where every concentration is 1 or less, the uniform weights.
+        Where every concentration is 1 or less, the uniform weights of all that are present.
         """
         excess = jnp.maximum(self.concentration - 1, 0)
         total = jnp.sum(excess)
         known = total > 0
-        share = jnp.where(known, excess / jnp.where(known, total, 1), 1 / self.n_components)
+        present = self.present().astype(excess.dtype)
+        share = jnp.where(known, excess / jnp.where(known, total, 1), present / jnp.sum(present))
         return jnp.where(share > 0, jnp.log(jnp.where(share > 0, share, 1)), -jnp.inf)
 
     def expectation(self) -> Float[Array, " K"]:
@@ -178,3 +179,8 @@ class Dirichlet:
     def flat(cls, n_components: int, dtype: Any = None) -> "Dirichlet":
         """Uniform on the simplex."""
         return cls(full((n_components,), 1, dtype))
+
+
+def of_some(concentration: Float[Array, "*R K"], chosen: Bool[Array, "*R K"]) -> Dirichlet:
+    """The distribution of the shares of some of the components: the others are absent."""
+    return Dirichlet(jnp.where(chosen, concentration, 0))
