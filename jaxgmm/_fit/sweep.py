@@ -133,7 +133,7 @@ class Sweep:
         scores = np.asarray(self._scoring(best, data, self._longer(held_out))()) + 0.0
         held = 0.0 if held_out is None else float(np.sum(np.asarray(held_out), dtype=np.float64))
         scores = _in_units(scores, own.log_det, total, held)
-        best, _ = own.back(best, self.padded, total)
+        best, *_ = own.back(best, self.padded, total)
         return Outcome(best, scores, total)
 
     def state(self, outcome: Outcome, g: int) -> State:

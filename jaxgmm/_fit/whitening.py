@@ -16,6 +16,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxgmm._algorithms.base import Algorithm
+from jaxgmm._algorithms.monitor import cancellation
 from jaxgmm._estep.data import Rows
 from jaxgmm._estep.padded import padded
 from jaxgmm._fit.coordinates import (
@@ -113,8 +114,12 @@ class Whitening:
     def _narrow(self, a: np.ndarray) -> Array:
         return as_array(a, self.rows.x.dtype)
 
-    def back(self, states: State, algorithm: Any, total: float) -> tuple[State, np.ndarray]:
-        """The states of lanes in the data's units, and what their objectives gained.
+    def back(
+        self, states: State, algorithm: Any, total: float
+    ) -> tuple[State, np.ndarray, np.ndarray]:
+        """The states of lanes in the data's units, what their objectives gained and what was lost.
+
+        Lost to `cancellation`, in these coordinates.
 
         Args:
             states: led by lanes; or by groups, which then lead ``algorithm`` as well.
@@ -123,10 +128,10 @@ class Whitening:
         """
         led = algorithm.prior.components.mean.ndim > 2
         with jax.enable_x64(True):
-            states, gain = _restored(
+            states, gain, lost = _restored(
                 states, algorithm, self.to, self.to.inverse(), self.log_det, total, led=led
             )
-        return states, np.asarray(gain)
+        return states, np.asarray(gain), np.asarray(lost)
 
 
 def into(tree: Any, to: Affine, led: bool = False) -> Any:
@@ -173,13 +178,14 @@ def _restored(
     total: ArrayLike,
     *,
     led: bool,
-) -> tuple[State, Array]:
-    """The states in the data's units, with what depends on these, and what the objectives gained.
+) -> tuple[State, Array, Array]:
+    """The states in the data's units, with what depends on these; see `Whitening.back`.
 
     Computed in 64 bits.
     """
 
-    def one(state: State, own: Any) -> tuple[State, Array]:
+    def one(state: State, own: Any) -> tuple[State, Array, Array]:
+        rounded = cancellation(state.posterior, state.view)
         gain = jnp.asarray(log_det * total)
         if state.view.point:
             prior = _wide(own.prior)
@@ -199,6 +205,6 @@ def _restored(
             record=_as(own.monitor.shifted(state.record, gain), state.record),
             memory=_as(own.remember_again(state.memory, q), state.memory),
         )
-        return restored, gain
+        return restored, gain, rounded
 
     return jax.vmap(one, (0, 0 if led else None))(states, algorithm)

@@ -78,6 +78,11 @@ class Wishart(Precision):
     def degrees(self) -> Array:
         return self.degrees_of_freedom
 
+    def summands(self, factor: Array) -> Array:
+        each = jnp.sum(linalg.diagonal(self.scale)[..., None] * factor**2, axis=(-2, -1))
+        # a component without samples or prior has no factor
+        return jnp.sum(jnp.where(jnp.isfinite(each), each, 0))
+
     def counted(self, count: Array) -> Any:
         return replace(self, degrees_of_freedom=self.degrees_of_freedom + count)
 
