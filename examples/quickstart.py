@@ -115,14 +115,15 @@ def picture(x: jax.Array, fits: dict[str, Timed], output: Path) -> None:
     for (above, below), (name, timed) in zip(axes.T, fits.items(), strict=True):
         # from left to right: lanes number them as they like
         best = jaxgmm.order_components(timed.result.best)
-        jaxgmm.plot.points(best, x, ax=above, names=NAMES)
+        jaxgmm.plot.points(best, x, ax=above, names=NAMES, legend=False)
         jaxgmm.plot.ellipses(best, ax=above, names=NAMES)
         jaxgmm.plot.density(best, ax=above, names=NAMES)
         above.set_title(name)
         # an averaged objective means nothing before some iterations
         jaxgmm.plot.traces(timed.result, below, first=10 if name == "SVI" else 1)
         below.set_ylabel(f"{objectives[name]} (nats)")
-    axes[0, 0].legend(loc="upper left", frameon=False)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.suptitle("Old Faithful, three components: ellipses hold 50 % and 95 % of each")
     figure.savefig(output, dpi=110)
 

@@ -12,7 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from jaxgmm._algorithms.monitor import Monitor, Rising, Tolerance, rounding
+from jaxgmm._algorithms.monitor import Monitor, Rising, Tolerance, tolerance_of
 from jaxgmm._estep.data import Data, prepare
 from jaxgmm._estep.estep import estep_on
 from jaxgmm._estep.passes.common import Path
@@ -29,9 +29,6 @@ from jaxgmm._model.views import View
 from jaxgmm._numerics.affine import Affine
 from jaxgmm._numerics.calls import described, usage
 from jaxgmm._numerics.pytree import replace
-
-# A bound has gone down where it fell by more than so many units of rounding.
-_SLACK = 100
 
 
 class Algorithm:
@@ -163,8 +160,8 @@ class Algorithm:
     def step_on(self, state: State, data: Data, tol: Array) -> State:
         """`step` on prepared data, judged with a tolerance."""
         new = replace(self.advance(state, data), n_iter=state.n_iter + 1)
-        noise = rounding(new.objective, data.total * data.x.shape[1])
-        tolerance = Tolerance(tol * data.total, noise)
+        exact = self.monotone is not False
+        tolerance = tolerance_of(state, new, data.total, tol, self.view, exact=exact)
         record, objective = self.monitor.observe(state.record, new.objective, new.n_iter, tolerance)
         new = replace(new, record=record, objective=objective)
         status = self.judge(state, new, tolerance)
@@ -228,8 +225,8 @@ class Algorithm:
         finite = new.posterior.is_finite()
         usable = jnp.isfinite(new.objective)
         steady = self.steady(old)
-        slack = 10 * tolerance.allowed + _SLACK * tolerance.noise
-        decreased = jnp.asarray(self.monotone) & (new.objective < old.objective - slack) & steady
+        fell = new.objective < old.objective - tolerance.slack
+        decreased = jnp.asarray(self.monotone) & fell & steady
         settled = self.settled(old, new, tolerance) & steady
         status = jnp.where(settled, Status.CONVERGED, Status.RUNNING)
         status = jnp.where(decreased, Status.DECREASED, status)

@@ -4,9 +4,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float, Int
 
+from jaxgmm._lane.state import State
+from jaxgmm._model.prior import Prior
+from jaxgmm._model.views import View
+from jaxgmm._numerics.devices import any_lane, varying_as
 from jaxgmm._numerics.pytree import pytree, replace
 
 # Iterations over which a change below the objective's last place is judged.
@@ -18,6 +22,14 @@ _FIRST_WINDOW = 50
 # An exact objective that may overshoot must stand still in so many iterations in a row.
 _QUIET = 10
 
+# A bound has gone down where it fell by more than so many units of rounding.
+_SLACK = 100
+# What two roundings of a bound differed by, beside eps times its `summands`: a tenth to a half in
+# float32, of 100 to 100,000 samples, up to a thousand times as long as wide; and so many times that
+# is a fall.
+_ROUNDED = 0.25
+_PRODUCTS_SLACK = 10
+
 
 class Tolerance(NamedTuple):
     """What counts as no change of an objective, in nats.
@@ -25,10 +37,12 @@ class Tolerance(NamedTuple):
     Attributes:
         allowed: the tolerance of the user, times the number of samples.
         noise: what rounding alone may change, see `rounding`.
+        slack: a fall by more is an error.
     """
 
     allowed: Array
     noise: Array
+    slack: Array
 
 
 class Monitor:
@@ -79,7 +93,7 @@ class Rising(Monitor):
     def observe(
         self, record: Array, objective: Array, n_iter: Array, tolerance: Tolerance
     ) -> tuple[Array, Array]:
-        return jnp.where(n_iter % _WINDOW == 0, objective, record), objective
+        return jnp.where(window_ends(n_iter), objective, record), objective
 
     def shifted(self, record: Array, shift: Array) -> Array:
         return record + shift
@@ -93,9 +107,9 @@ class Rising(Monitor):
         n_iter: Array,
         tolerance: Tolerance,
     ) -> Array:
-        allowed, noise = tolerance
+        allowed, noise, _ = tolerance
         one = jnp.abs(objective - before) <= allowed
-        due = n_iter % _WINDOW == 0
+        due = window_ends(n_iter)
         long = jnp.abs(objective - old) <= _WINDOW * allowed + noise
         return jnp.where(allowed >= noise, one, due & long) & (allowed > 0)
 
@@ -169,7 +183,7 @@ class Settling(_Traced):
     def observe(
         self, record: Trace, objective: Array, n_iter: Array, tolerance: Tolerance
     ) -> tuple[Trace, Array]:
-        quiet = jnp.abs(objective - record.last_mean) <= sum(tolerance)
+        quiet = jnp.abs(objective - record.last_mean) <= tolerance.allowed + tolerance.noise
         quiet = jnp.where(quiet, record.quiet + 1, 0)
         return replace(record, last_mean=objective, quiet=quiet), objective
 
@@ -222,10 +236,43 @@ class Noisy(_Traced):
         return record, average / weight
 
 
+def window_ends(n_iter: Array) -> Array:
+    """Whether a change below the objective's last place is judged after this iteration."""
+    return n_iter % _WINDOW == 0
+
+
+def tolerance_of(
+    old: State, new: State, total: Array, tol: Array, view: View, *, exact: bool
+) -> Tolerance:
+    """What counts as no change between the states before an iteration and after it.
+
+    What rounding leaves of products that cancel takes one more factor. So it counts only where a
+    fall is to be judged, or a window of iterations ends; and never unless the objective is
+    ``exact``.
+    """
+    q, allowed = new.posterior, tol * total
+    noise = rounding(new.objective, total * q.components.n_features)
+    if not exact:
+        return Tolerance(allowed, noise, 10 * allowed + _SLACK * noise)
+    doubtful = (new.objective < old.objective - noise) | window_ends(new.n_iter)
+    none = varying_as(q, jnp.zeros_like(noise))
+    cancelled = lax.cond(any_lane(doubtful), lambda: cancellation(q, view), lambda: none)
+    cancelled = jnp.where(doubtful, cancelled, 0)
+    slack = 10 * allowed + _SLACK * noise + _PRODUCTS_SLACK * cancelled
+    return Tolerance(allowed, noise + cancelled, slack)
+
+
 def rounding(objective: Any, size: Any) -> Any:
     """What rounding alone may change in an objective: the last place of what it sums up.
 
     An objective may pass through 0 where its summands are large: ``size`` is that of the squared
-    distances, the number of samples times that of the features.
+    distances, the number of samples times that of the features. More is lost where products cancel,
+    see `cancellation`.
     """
     return jnp.finfo(objective.dtype).eps * (abs(objective) + size)
+
+
+def cancellation(q: Prior, view: View) -> Array:
+    """What rounding may change where products of both signs cancel, see `Precision.summands`."""
+    summands = q.components.precisions.summands(view.potentials(q).factor)
+    return jnp.asarray(_ROUNDED * jnp.finfo(q.dtype).eps * summands, q.dtype)

@@ -122,13 +122,19 @@ def _variances(x: Float[Array, "N D"], weight: Array | None) -> Float[Array, " D
 
 def _flat(x: Float[Array, "N D"], weight: Array | None) -> Bool[Array, "1 D"]:
     """Whether a feature is constant; its mean, of many samples, is rounded by more than it is."""
+    return (extents(x, weight) == 0)[None]
+
+
+def extents(x: Float[Array, "N D"], weight: Array | None) -> Float[Array, " D"]:
+    """The largest minus the smallest value of each feature; 0 of a constant one."""
     high, low, size = x, x, jnp.abs(x)
     if weight is not None:
         used = (weight > 0)[:, None]
         high, low = jnp.where(used, x, -jnp.inf), jnp.where(used, x, jnp.inf)
         size = jnp.where(used, size, 0)
     extent = jnp.max(high, axis=0) - jnp.min(low, axis=0)
-    return (extent <= CONSTANT * jnp.finfo(x.dtype).eps * jnp.max(size, axis=0))[None]
+    constant = extent <= CONSTANT * jnp.finfo(x.dtype).eps * jnp.max(size, axis=0)
+    return jnp.where(constant, 0, extent)
 
 
 def _units(variances: Float[Array, " D"]) -> Float[Array, " D"]:

@@ -194,9 +194,10 @@ def fit(
     if searches and not interrupted:
         states, interrupted = plan.moved(states)
     total = float(data.total)
-    height = np.nan_to_num(np.asarray(states.objective)[_best(states)[0]], neginf=0.0)
-    precision = float(rounding(height, total * rows.n_features))
-    states, gain = coordinates.back(states, algorithm, rows.weight, total)
+    lane = _best(states)[0]
+    height = np.nan_to_num(np.asarray(states.objective)[lane], neginf=0.0)
+    states, gain, lost = coordinates.back(states, algorithm, rows.weight, total)
+    precision = float(rounding(height, total * rows.n_features) + lost[lane])
     record = None if record is None else record + gain
     result = Result(
         algorithm,

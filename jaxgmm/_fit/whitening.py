@@ -16,6 +16,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxgmm._algorithms.base import Algorithm
+from jaxgmm._algorithms.monitor import cancellation
 from jaxgmm._estep.moments import expected_values
 from jaxgmm._estep.padded import padded
 from jaxgmm._estep.rows import Rows
@@ -126,8 +127,10 @@ class Whitening:
 
     def back(
         self, states: State, algorithm: Any, weight: Any, total: float
-    ) -> tuple[State, np.ndarray]:
-        """The states of lanes in the data's units, and what their objectives gained.
+    ) -> tuple[State, np.ndarray, np.ndarray]:
+        """The states of lanes in the data's units, what their objectives gained and what was lost.
+
+        Lost to `cancellation`, in these coordinates.
 
         Args:
             states: led by lanes; or by groups, which then lead ``algorithm`` as well.
@@ -138,10 +141,10 @@ class Whitening:
         led = algorithm.prior.components.mean.ndim > 2
         gain, to = self.gain(weight, total), self.to
         with jax.enable_x64(True):
-            states, gain = _restored(
+            states, gain, lost = _restored(
                 states, algorithm, to, to.inverse(), to.log_det(), gain, led=led
             )
-        return states, np.asarray(gain)
+        return states, np.asarray(gain), np.asarray(lost)
 
 
 def _measure(values: Any, rows: Rows, on_host: bool) -> Measure:
@@ -207,13 +210,14 @@ def _restored(
     gained: ArrayLike,
     *,
     led: bool,
-) -> tuple[State, Array]:
-    """The states in the data's units, with what depends on these, and what the objectives gained.
+) -> tuple[State, Array, Array]:
+    """The states in the data's units, with what depends on these; see `Whitening.back`.
 
     Computed in 64 bits.
     """
 
-    def one(state: State, own: Any) -> tuple[State, Array]:
+    def one(state: State, own: Any) -> tuple[State, Array, Array]:
+        rounded = cancellation(state.posterior, state.view)
         gain = jnp.asarray(gained)
         if state.view.point:
             prior = _wide(own.prior)
@@ -233,6 +237,6 @@ def _restored(
             record=_as(own.monitor.shifted(state.record, gain), state.record),
             memory=_as(own.remember_again(state.memory, q), state.memory),
         )
-        return restored, gain
+        return restored, gain, rounded
 
     return jax.vmap(one, (0, 0 if led else None))(states, algorithm)

@@ -8,7 +8,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from jaxgmm._estep.moments import expected_values
+from jaxgmm._estep.moments import expected_values, extents, weighted_mean
 from jaxgmm._estep.padded import padded
 from jaxgmm._estep.row_checks import check_rows
 from jaxgmm._estep.rows import Rows, Samples, floats_of
@@ -20,7 +20,10 @@ from jaxgmm._numerics.checks import (
     check_choice,
     check_covariance,
     check_positive_int,
+    check_variances,
+    is_traced,
 )
+from jaxgmm._numerics.devices import is_local
 from jaxgmm._numerics.programs import program
 from jaxgmm._numerics.pytree import replace
 
@@ -95,7 +98,8 @@ def default_prior(
         sample_weight: non-negative, ``(N,)``. A sample of weight 2 counts as two.
 
     Raises:
-        ValueError: for bad samples, an unknown name, a matrix that is no covariance.
+        ValueError: for bad samples, ones so small that the dtype cannot hold their variances, an
+            unknown name, a matrix that is no covariance.
 
     Example:
         >>> import jax, jaxgmm
@@ -121,7 +125,13 @@ def default_prior(
         rows = replace(rows, x=as_array(values - middle, dtype))
         middle = as_array(middle, dtype)
     name, matrix = (covariance, None) if isinstance(covariance, str) else ("", covariance)
-    return _default(padded(rows), middle, matrix, n_components, name, weights)
+    prior, extent, share = _default(padded(rows), middle, matrix, n_components, name, weights)
+    if name and not is_traced(share) and is_local(share):
+        extent, share = (np.asarray(a, np.float64) for a in (extent, share))
+        variances = share * extent**2
+        # a prior of large ones is right; whether a fit can sum them is for the fit to say
+        check_variances(variances, (extent == 0) | (variances > 1), dtype)
+    return prior
 
 
 @program(static=("n_components", "covariance", "weights"))
@@ -132,12 +142,20 @@ def _default(
     n_components: int,
     covariance: str,
     weights: str,
-) -> Prior:
-    """The default prior, as one program: of rows about a middle, and of a matrix that is known."""
+) -> tuple[Prior, Array, Array]:
+    """The default prior, as one program: of rows about a middle, and of a matrix that is known.
+
+    With the extent of each feature, and its variance over the square of that, which is never tiny.
+    """
+    known = rows.completed()
+    extent = extents(known.x, rows.weight)
+    unit = jnp.where(extent > 0, extent, 1)[None]
+    centred = known.x - weighted_mean(known.x, rows.weight)[None]
+    share = weighted_mean((centred / unit) ** 2, rows.weight)
     kind = WEIGHTS[weights].flat(n_components, rows.x.dtype)
     name = FAMILIES[covariance].distribution.structure if covariance else "diag"
     mean, spread = rows.moments(name)
     mean = mean if middle is None else middle
     if matrix is not None:
-        return Prior(kind, KNOWN.default(mean, matrix, n_components))
-    return Prior(kind, FAMILIES[covariance].default(mean, spread, n_components))
+        return Prior(kind, KNOWN.default(mean, matrix, n_components)), extent, share
+    return Prior(kind, FAMILIES[covariance].default(mean, spread, n_components)), extent, share

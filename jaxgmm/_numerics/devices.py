@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
+from jax.custom_batching import custom_vmap
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -72,6 +74,20 @@ def varying_as(others: Any, tree: Any) -> Any:
         return lax.pcast(a, missing, to="varying") if missing else a
 
     return jax.tree.map(vary, tree)
+
+
+@custom_vmap
+def any_lane(condition: jax.Array) -> jax.Array:
+    """Whether a condition holds; under `jax.vmap`, whether it does in any of the lanes.
+
+    So a `lax.cond` of it stays one. What its branches give must not matter to the other lanes.
+    """
+    return condition
+
+
+@any_lane.def_vmap
+def _any_lane(axis_size: int, batched: Any, condition: jax.Array) -> tuple[jax.Array, bool]:
+    return any_lane(jnp.any(condition, axis=0) if batched[0] else condition), False
 
 
 def on_cpu() -> bool:

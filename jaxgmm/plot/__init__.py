@@ -1,11 +1,13 @@
-"""Pictures on your matplotlib axes: each function takes and returns axes, without pyplot.
+"""Pictures on your matplotlib axes: each function takes and returns axes.
 
-The module needs matplotlib (``pip install "jaxgmm[plot]"``). `points`, `ellipses` and `density`
-are layers: draw them on the same axes in any order, and call ``ax.legend()`` if you want a legend.
-The other functions draw whole pictures with a legend.
+The module needs matplotlib (``pip install "jaxgmm[plot]"``), and never imports pyplot. If your
+program did, functions without ``ax`` draw on pyplot's current axes. `points`, `ellipses` and
+`density` are layers: draw them on the same axes in any order. `points` names the components; call
+``ax.legend()`` after the last layer for a legend of all. The other functions draw whole pictures.
 
-Component k looks the same in all pictures. The colours are those of Okabe & Ito (2008), which
-people with any kind of colour vision can tell apart. Each colour has its own marker and line style.
+Component k looks the same in all pictures. The first seven of twelve colours are those of Okabe &
+Ito (2008), and no two of the others are closer, to people with any kind of colour vision. Each
+has its own marker and line style, too.
 To number the components from left to right, draw `jaxgmm.order_components` of the state.
 
 Example:

@@ -19,7 +19,7 @@ from jaxgmm.plot._model import (
     drawable,
     parameters,
 )
-from jaxgmm.plot._style import new_axes
+from jaxgmm.plot._style import axes_or_new
 
 _SIDE = 200  # points of the grid in each direction
 
@@ -47,7 +47,7 @@ def density(
     Args:
         model: a fit, of which the best state counts, or a `Mixture`.
         features: the features of the horizontal and the vertical axis.
-        ax: axes to draw on; by default new axes.
+        ax: axes to draw on; by default pyplot's current ones if pyplot is in use, else new ones.
         limits: ``((left, right), (bottom, top))``; by default the limits of axes that already show
             something, or limits that contain each component's ellipse of 99 % mass.
         mass: masses between 0 and 1, the darkest region first.
@@ -70,6 +70,7 @@ def density(
     chosen = check_features(features, own.means.shape[1], 2)
     labels = check_names(names, own.means.shape[1])
     flat = parameters(own, chosen)
+    ax = axes_or_new(ax)
     box = _box(limits, ax, flat)
     across, up = (np.linspace(low, high, _SIDE) for low, high in box)
     grid = np.stack(np.meshgrid(across, up), axis=-1).reshape(-1, 2)
@@ -83,7 +84,6 @@ def density(
     values = np.exp(component_log_densities(model, grid, chosen)[:, wide]).sum(axis=1)
     levels = _levels(values, shares)
 
-    ax = new_axes() if ax is None else ax
     shades = colormaps["Greys"](np.linspace(0.18, 0.55, len(levels)))
     table = values.reshape(_SIDE, _SIDE)
     top = max(float(values.max()), levels[-1] * (1 + 1e-9))
@@ -94,7 +94,7 @@ def density(
     return ax
 
 
-def _box(limits: Any, ax: Axes | None, flat: Parameters) -> np.ndarray:
+def _box(limits: Any, ax: Axes, flat: Parameters) -> np.ndarray:
     """((left, right), (bottom, top))."""
     if limits is not None:
         box = np.asarray(limits, np.float64)
@@ -104,7 +104,7 @@ def _box(limits: Any, ax: Axes | None, flat: Parameters) -> np.ndarray:
                 f"{limits}."
             )
         return box
-    if ax is not None and ax.has_data():
+    if ax.has_data():
         return np.array([sorted(ax.get_xlim()), sorted(ax.get_ylim())])
     known = drawable(flat)
     means = flat.means[known]

@@ -12,7 +12,7 @@ from jaxgmm._lane.state import State
 from jaxgmm._mixture.mixture import Mixture
 from jaxgmm._numerics.calls import usage
 from jaxgmm.plot._model import as_mixture, check_features, check_names, drawable, parameters
-from jaxgmm.plot._style import new_axes, style
+from jaxgmm.plot._style import axes_or_new, style
 
 
 @usage("jaxgmm.plot.ellipses(result)")
@@ -39,7 +39,7 @@ def ellipses(
         model: a fit, of which the best state counts, or a `Mixture`.
         mass: masses between 0 and 1, with one ellipse for each.
         features: the features of the horizontal and the vertical axis.
-        ax: axes to draw on; by default new axes.
+        ax: axes to draw on; by default pyplot's current ones if pyplot is in use, else new ones.
         names: names of all D features, with their units.
 
     Raises:
@@ -59,7 +59,7 @@ def ellipses(
     chosen = check_features(features, own.means.shape[1], 2)
     labels = check_names(names, own.means.shape[1])
 
-    ax = new_axes() if ax is None else ax
+    ax = axes_or_new(ax)
     flat = parameters(own, chosen)
     for k in np.flatnonzero(drawable(flat)):
         colour, marker, line = style(int(k))

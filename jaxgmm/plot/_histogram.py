@@ -21,7 +21,7 @@ from jaxgmm.plot._model import (
     drawable,
     parameters,
 )
-from jaxgmm.plot._style import DARK, new_axes, style
+from jaxgmm.plot._style import DARK, LEGIBLE, axes_or_new, label_components, style
 
 
 @usage("jaxgmm.plot.histogram(result, x, feature=0)")
@@ -46,10 +46,11 @@ def histogram(
         model: a fit, of which the best state counts, or a `Mixture`.
         x: samples, ``(N, D)``; all of them are counted.
         feature: the feature to draw.
-        ax: axes to draw on; by default new axes.
+        ax: axes to draw on; by default pyplot's current ones if pyplot is in use, else new ones.
         bins: number of bars; by default the square root of N, between 10 and 80.
         names: names of all D features, with their units.
-        legend: whether to draw a legend; with more than 8 components there is none.
+        legend: whether to name the curves: of up to eight components in a legend, of more by their
+            numbers at the peaks.
 
     Raises:
         ValueError: for the states of many lanes, samples of another width, and a feature that the
@@ -71,7 +72,7 @@ def histogram(
     root = min(max(math.isqrt(len(column)), 10), 80)
     n_bins = root if bins is None else check_positive_int("bins", bins)
 
-    ax = new_axes() if ax is None else ax
+    ax = axes_or_new(ax)
     heights, _, _ = ax.hist(
         column, n_bins, density=True, color="#D9D9D9", edgecolor="white", linewidth=0.5
     )
@@ -81,15 +82,20 @@ def histogram(
     total = curves.sum(axis=1)
     # so wide that it still shows where one component is all of it
     ax.plot(grid, total, color=DARK, linewidth=3, label="density")
-    for k in np.flatnonzero(drawable(flat)):
-        colour, _, line = style(int(k))
+    known = [int(k) for k in np.flatnonzero(drawable(flat))]
+    for k in known:
+        colour, _, line = style(k)
         ax.plot(grid, curves[:, k], line, color=colour, linewidth=1.5, label=f"component {k}")
     tallest = float(np.max(heights))
     if total.max() > 2 * tallest:
         ax.set_ylim(0, 2 * tallest)
     ax.set(xlabel=label, ylabel="density")
-    if legend and len(ax.lines) <= 9:
+    if legend and len(known) <= LEGIBLE:
         ax.legend(frameon=False)
+    elif legend:
+        peaks = np.minimum(curves.max(axis=0), 0.94 * ax.get_ylim()[1])
+        at = grid[np.argmax(curves, axis=0)]
+        label_components(ax, {k: (float(at[k]), float(peaks[k])) for k in known})
     return ax
 
 

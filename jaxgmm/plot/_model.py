@@ -41,6 +41,11 @@ def parameters(model: Mixture, features: Sequence[int]) -> Parameters:
 
 def check_features(features: Any, n_features: int, n: int) -> tuple[int, ...]:
     """Indices of n different features of the model, which may not be counted from the end."""
+    if n == 2 and n_features == 1:
+        raise ValueError(
+            "this picture shows two features, but the model has one; call "
+            "jaxgmm.plot.histogram(result, x)."
+        )
     chosen = tuple(np.atleast_1d(np.asarray(features)).tolist())
     integers = all(isinstance(f, int) and not isinstance(f, bool) for f in chosen)
     inside = integers and all(0 <= f < n_features for f in chosen)

@@ -85,7 +85,7 @@ def pairs(
             histogram(model, x, chosen[i], ax, names=labels, legend=False)
             ax.set(ylabel="", yticks=[])
         else:
-            points(model, drawn, (chosen[j], chosen[i]), ax, names=labels)
+            points(model, drawn, (chosen[j], chosen[i]), ax, names=labels, legend=False)
             ellipses(model, mass, (chosen[j], chosen[i]), ax, names=labels)
         if i < n - 1:
             ax.set_xlabel("")

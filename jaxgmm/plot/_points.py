@@ -15,10 +15,20 @@ from jaxgmm.plot._model import (
     as_mixture,
     check_features,
     check_names,
+    drawable,
+    parameters,
     shares,
     subset,
 )
-from jaxgmm.plot._style import GREY, INK, new_axes, remark, style
+from jaxgmm.plot._style import (
+    GREY,
+    INK,
+    LEGIBLE,
+    axes_or_new,
+    label_components,
+    remark,
+    style,
+)
 
 # A sample whose most probable component has less than this is outlined.
 _SURE = 0.75
@@ -34,6 +44,7 @@ def points(
     ax: Axes | None = None,
     *,
     names: Sequence[str] | None = None,
+    legend: bool = True,
 ) -> Axes:
     """The samples: markers show the most probable component, colours show all components.
 
@@ -47,8 +58,10 @@ def points(
             colours.
         x: samples, ``(N, D)``.
         features: the features of the horizontal and the vertical axis.
-        ax: axes to draw on; by default new axes.
+        ax: axes to draw on; by default pyplot's current ones if pyplot is in use, else new ones.
         names: names of all D features, with their units.
+        legend: whether to name the components: up to eight in a legend, more of them by their
+            numbers beside their means. ``ax.legend()`` after other layers makes one of them all.
 
     Raises:
         ValueError: for the states of many lanes, samples of another width, and features that the
@@ -73,7 +86,7 @@ def points(
     place = np.asarray(x, np.float64)[:, list(chosen)]
     light = np.array([to_rgb(style(k).colour) for k in range(n_components)]) ** _GAMMA
 
-    ax = new_axes() if ax is None else ax
+    ax = axes_or_new(ax)
     size, alpha, outline = _look(len(rows))
     common = {"s": size, "alpha": alpha, "rasterized": len(rows) > 1000, "zorder": 2}
     most = np.argmax(share, axis=1)
@@ -97,6 +110,11 @@ def points(
     if len(rows) < n_samples:
         remark(ax, f"{len(rows):,} of {n_samples:,} samples")
     ax.set(xlabel=labels[chosen[0]], ylabel=labels[chosen[1]])
+    if legend and n_components <= LEGIBLE:
+        ax.legend(frameon=False, fontsize="small")
+    elif legend:
+        flat = parameters(own, chosen)
+        label_components(ax, {int(k): tuple(flat.means[k]) for k in np.flatnonzero(drawable(flat))})
     return ax
 
 

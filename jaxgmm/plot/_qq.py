@@ -12,7 +12,7 @@ from jaxgmm._lane.state import State
 from jaxgmm._mixture.mixture import Mixture, check_fitted_samples
 from jaxgmm._mixture.quantiles import quantile
 from jaxgmm.plot._model import as_mixture, check_features, check_names, subset
-from jaxgmm.plot._style import COLOURS, DARK, new_axes
+from jaxgmm.plot._style import COLOURS, DARK, axes_or_new
 
 
 def qq(
@@ -37,7 +37,7 @@ def qq(
         model: a fit, of which the best state counts, or a `Mixture`.
         x: samples, ``(N, D)``; of many samples a random subset of 5,000 ranks is drawn.
         feature: the feature to draw.
-        ax: axes to draw on; by default new axes.
+        ax: axes to draw on; by default pyplot's current ones if pyplot is in use, else new ones.
         mass: of the band, for each sample by itself; between 0 and 1.
         names: names of all D features, with their units.
         legend: whether to draw a legend.
@@ -69,7 +69,7 @@ def qq(
     expected, low, high = np.asarray(quantile(model, at, chosen), np.float64)
     sample = np.sort(column)[drawn]
 
-    ax = new_axes() if ax is None else ax
+    ax = axes_or_new(ax)
     ax.fill_between(expected, low, high, color="#D9D9D9", linewidth=0, label=f"{100 * mass:g} %")
     ends = (expected[0], expected[-1])
     ax.plot(ends, ends, color=DARK, linewidth=1, label="equal")

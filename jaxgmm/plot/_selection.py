@@ -1,12 +1,14 @@
 """The criterion of a selection, curve by curve."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from jaxgmm._fit.selection import CRITERIA, Selection
 from jaxgmm._numerics.calls import described
-from jaxgmm.plot._style import INK, new_axes, style
+from jaxgmm.plot._style import INK, axes_or_new, style
 
 _NAMES = {
     "bic": "BIC (smaller is better)",
@@ -20,12 +22,13 @@ _NAMES = {
 def selection(selection: Selection, ax: Axes | None = None) -> Axes:
     """The criterion against the number of components, with a line for each covariance.
 
-    A ring marks the best model. With ``"cv"`` bars show a standard error. If one curve is so much
-    worse that the other curves would look flat, the axis leaves out its worst part.
+    A ring marks the best model. With ``"cv"`` bars show a standard error. Where the worst models
+    would make all others look flat, the axis ends before them, and an arrow at its edge stands for
+    each.
 
     Args:
         selection: from `jaxgmm.select`.
-        ax: axes to draw on; by default new axes.
+        ax: axes to draw on; by default pyplot's current ones if pyplot is in use, else new ones.
 
     Example:
         >>> import jax, jaxgmm, jaxgmm.plot
@@ -39,7 +42,7 @@ def selection(selection: Selection, ax: Axes | None = None) -> Axes:
             "expected the Selection of jaxgmm.select(key, x, range(1, 6)), but got "
             f"{described(selection)}."
         )
-    ax = new_axes() if ax is None else ax
+    ax = axes_or_new(ax)
     name = selection.criterion
     table = selection.table
     limits = _without_the_worst(selection)
@@ -58,6 +61,8 @@ def selection(selection: Selection, ax: Axes | None = None) -> Axes:
             ax.errorbar(k, value, error, capsize=3, **look)
         else:
             ax.plot(k, value, **look)
+        if limits is not None:
+            _arrows(ax, k, value, limits, colour)
     best = selection.best_index
     ax.scatter(
         [table["n_components"][best]],
@@ -72,9 +77,21 @@ def selection(selection: Selection, ax: Axes | None = None) -> Axes:
     if limits is not None:
         ax.set_ylim(*limits)
     ax.set(xlabel="number of components K", ylabel=_NAMES[name])
+    chosen = np.unique(table["n_components"])
+    ax.set_xlim(chosen[0] - 0.3, chosen[-1] + 0.3)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(frameon=False)
     return ax
+
+
+def _arrows(ax: Axes, k: np.ndarray, value: np.ndarray, limits: Any, colour: str) -> None:
+    """An arrow at the edge for each model beyond it, on the side on which it is."""
+    for edge, beyond, marker in zip(
+        limits, (value < limits[0], value > limits[1]), "v^", strict=True
+    ):
+        if beyond.any():
+            at = np.full(int(beyond.sum()), edge)
+            ax.scatter(k[beyond], at, c=colour, marker=marker, s=40, clip_on=False, zorder=4)
 
 
 def _without_the_worst(selection: Selection) -> tuple[float, float] | None:

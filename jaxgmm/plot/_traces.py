@@ -10,7 +10,7 @@ from jaxgmm._fit.result import Result
 from jaxgmm._lane.status import Status
 from jaxgmm._numerics.calls import described
 from jaxgmm._numerics.checks import check_positive_int
-from jaxgmm.plot._style import ALARM, GREY, INK, nats, new_axes
+from jaxgmm.plot._style import ALARM, GREY, INK, axes_or_new, nats
 
 # Colour and line; and the marker at the end of a lane that must not be used.
 _LOOKS = {
@@ -37,7 +37,7 @@ def traces(result: Result | Any, ax: Axes | None = None, *, first: int = 1) -> A
 
     Args:
         result: from `jaxgmm.fit` with ``history=True``.
-        ax: axes to draw on; by default new axes.
+        ax: axes to draw on; by default pyplot's current ones if pyplot is in use, else new ones.
         first: first iteration to draw; the noisy objective of a stochastic algorithm means little
             before it is averaged over some iterations.
 
@@ -58,7 +58,7 @@ def traces(result: Result | Any, ax: Axes | None = None, *, first: int = 1) -> A
     status = np.asarray(result.states.status)
     low, high = _limits(result, ends[:, 1])
 
-    ax = new_axes() if ax is None else ax
+    ax = axes_or_new(ax)
     for code in (code for code in _LOOKS if (status == code).any()):
         lanes = status == code
         (colour, line), mark = _LOOKS[code], _ENDS.get(code, "")

@@ -13,7 +13,7 @@ from jaxgmm._lane.state import State
 from jaxgmm._mixture.mixture import Mixture
 from jaxgmm._numerics.calls import usage
 from jaxgmm.plot._model import as_mixture
-from jaxgmm.plot._style import INK, new_axes, style
+from jaxgmm.plot._style import INK, axes_or_new, style
 
 _DRAWS = 4000
 
@@ -32,7 +32,7 @@ def weights(
         key: PRNG key for the draws.
         model: a fit, of which the best state counts, or a `Mixture`.
         mass: probability of the credible interval, between 0 and 1.
-        ax: axes to draw on; by default new axes.
+        ax: axes to draw on; by default pyplot's current ones if pyplot is in use, else new ones.
 
     Raises:
         ValueError: for the states of many lanes, and a mass outside (0, 1).
@@ -49,7 +49,7 @@ def weights(
     model, own = as_mixture(model, "weights")
     if not 0 < mass < 1:
         raise ValueError(f"mass must be between 0 and 1, both excluded, but it is {mass}.")
-    ax = new_axes() if ax is None else ax
+    ax = axes_or_new(ax)
     value = np.nan_to_num(np.asarray(own.weights))
     number = np.arange(len(value))
     colours = [style(int(k)).colour for k in number]

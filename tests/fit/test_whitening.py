@@ -91,7 +91,7 @@ def test_an_iteration_is_the_same_in_both_coordinates(name: str) -> None:
     inner, z = coordinates.into(algorithm), coordinates.rows.x
     start = {"labels": (np.arange(len(x)) < len(x) // 2).astype(np.int32)}
     there = jax.tree.map(lambda a: a[None], inner.step(inner.init(KEY, z, start), z))
-    back, _ = coordinates.back(there, algorithm, None, float(len(x)))
+    back, *_ = coordinates.back(there, algorithm, None, float(len(x)))
     one = jax.tree.map(lambda a: a[0], back)
 
     again = algorithm.init(KEY, x, {"posterior": one.posterior})

@@ -145,9 +145,8 @@ def problem_of(case: Case, algorithm: Any) -> search.Problem:
     n = len(case.x)
     weight = np.ones(n) if case.weight is None else case.weight.astype(np.float64)
     prior = oracle.read(algorithm.prior)
-    return search.Problem(
-        case.x.astype(np.float64), weight, prior, case.bucket.algorithm in ("ML", "MAP")
-    )
+    point = case.bucket.algorithm in ("ML", "MAP")
+    return search.Problem(case.x.astype(np.float64), weight, prior, point, least(case))
 
 
 def lost(case: Case, algorithm: Any, status: Status) -> list[tuple[str, str]]:
@@ -162,10 +161,15 @@ def lost(case: Case, algorithm: Any, status: Status) -> list[tuple[str, str]]:
     return []
 
 
+def least(case: Case) -> float:
+    """The least eigenvalue of correlations that is not lost to the rounding of their entries."""
+    return float(16 * np.finfo(case.bucket.dtype).eps)
+
+
 def flat(case: Case) -> bool:
     """Whether no likelihood's covariance of these data can be held in the dtype.
 
-    An eigenvalue of correlations below 16 eps is lost to the rounding of their entries.
+    See `least`.
     """
     b = case.bucket
     if b.algorithm != "ML" or b.covariance not in ("full", "tied") or b.d == 1:
@@ -174,14 +178,12 @@ def flat(case: Case) -> bool:
     weight = None if case.weight is None else case.weight[case.weight > 0]
     covariance = np.cov(x.astype(np.float64).T, aweights=weight)
     with np.errstate(all="ignore"):
-        correlation = covariance / np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
-    least = np.linalg.eigvalsh(np.nan_to_num(correlation))[0]
-    return bool(least < 16 * np.finfo(b.dtype).eps)
+        return search.eigenvalue(covariance) < least(case)
 
 
 def closed_form(case: Case, algorithm: Any, state: Any) -> list[tuple[str, str]]:
     """With one component the optimum is known: the posterior itself, and its mode."""
-    x, weight, prior, _ = problem_of(case, algorithm)
+    x, weight, prior, *_ = problem_of(case, algorithm)
     q = search.update(x, weight[:, None], prior)
     with np.errstate(all="ignore"):
         if case.bucket.algorithm in ("ML", "MAP"):

@@ -21,6 +21,8 @@ class Problem(NamedTuple):
     weight: np.ndarray
     prior: Distribution
     point: bool
+    # the least eigenvalue of correlations that the dtype of the fit holds
+    least: float = 0.0
 
 
 def standardised(problem: Problem) -> Problem:
@@ -102,7 +104,7 @@ def joint_of(x: np.ndarray, q: Distribution, *, point: bool) -> np.ndarray:
 
 def ascend(problem: Problem, r: np.ndarray, iterations: int = 500) -> tuple[Distribution, bool]:
     """A lane to its end, and whether its optimum is clean; it has given up where it is not."""
-    x, weight, prior, point = problem
+    x, weight, prior, point, least = problem
     weighted = weight[:, None] * r
     q, last = update(x, weighted, _weak(problem)), -np.inf
     for _ in range(iterations):
@@ -119,13 +121,20 @@ def ascend(problem: Problem, r: np.ndarray, iterations: int = 500) -> tuple[Dist
             break
         last, q = value, update(x, weighted, prior)
     if prior.proper:
-        return q, True
+        return q, prior.family not in ("full", "tied") or eigenvalue(q.scale) >= least
     # components that are all alike are a saddle, which an ascent leaves too slowly to be seen
     if value - _undivided(problem) <= ALIKE * weight.sum() and len(prior.kappa) > 1:
         return q, False
     # whatever the weights' unit is, they are worth Kish's number of samples
     kish = weight.sum() / (weight**2).sum()
     return q, oracle.clean(oracle.mode(q), prior.family, kish * weighted.sum(0))
+
+
+def eigenvalue(covariance: np.ndarray) -> float:
+    """The least of the correlations of one covariance (D, D), or of several."""
+    sd = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
+    correlation = covariance / (sd[..., :, None] * sd[..., None, :])
+    return float(np.linalg.eigvalsh(np.nan_to_num(correlation)).min())
 
 
 def _undivided(problem: Problem) -> float:

@@ -62,3 +62,30 @@ def test_64_bits_are_centred_before_they_are_rounded():
         )(2, "full").prior
         expected = jaxgmm.default_prior(x, 2).components.scale
         np.testing.assert_allclose(prior.components.scale, expected, rtol=1e-5, atol=1e-6)
+
+
+def refused(what: str, z: jax.Array) -> None:
+    n, key = z.shape[1], jax.random.key(0)
+    match what:
+        case "select":
+            jaxgmm.select(key, z, [1, 2], "diag")
+        case "flat":
+            jaxgmm.fit(key, z, jaxgmm.em(jaxgmm.flat_prior(2, n, dtype=z.dtype)))
+        case _:
+            jaxgmm.default_prior(z, 2, what)
+
+
+@pytest.mark.parametrize("what", ["full", "tied", "diag", "spherical", "flat", "select"])
+def test_units_that_32_bits_cannot_hold_are_said_of_the_data(what: str):
+    """Of variances that underflow, in one feature or in all."""
+    words = "of x have a variance of .*float32 cannot hold .* divide x by its standard deviation"
+    for sd in ([1e-17, 1e-17], [1, 1e-19], [1e-30, 1e-30]):
+        z = jnp.asarray((x - x.mean(0)) * np.asarray(sd), "float32")
+        columns = "1" if sd[0] == 1 else "0, 1"
+        with pytest.raises(ValueError, match=rf"column\(s\) {columns} {words}"):
+            refused(what, z)
+
+
+def test_a_constant_feature_has_no_units_to_refuse():
+    z = jnp.asarray(np.stack([x[:, 0], np.full(60, 1e-30)], 1), "float32")
+    assert np.isfinite(jaxgmm.default_prior(z, 2).components.scale).all()

@@ -1,9 +1,10 @@
-"""Pictures: what is on the axes, whose axes they are, and that pyplot never hears of them."""
+"""Pictures: what is on the axes, and whose axes they are."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -24,6 +25,12 @@ from jaxgmm.views import Expectation, Mode, View
 
 ROOT = Path(__file__).parents[2]
 KEY = jax.random.key(0)
+
+
+@pytest.fixture(autouse=True)
+def without_pyplot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another test of this process may have imported it."""
+    monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
 
 
 def random_mixture(d: int, k: int = 3, seed: int = 0) -> Mixture:
@@ -52,7 +59,7 @@ def densities(mixture: Mixture, at: np.ndarray, features: list[int]) -> np.ndarr
     return np.stack(parts, axis=1)
 
 
-PLANE, SPACE = random_mixture(2), random_mixture(4)
+LINE, PLANE, SPACE = (random_mixture(d) for d in (1, 2, 4))
 # in the plane: 5 % of it on a spike, and a component that is lost
 SPIKE = Mixture(
     np.array([0.6, 0.35, 0.05, 0.0]),
@@ -144,6 +151,11 @@ def test_a_hopeless_curve_does_not_flatten_the_others():
     assert axes.get_ylim()[1] < 10
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert "diag (beyond the axis)" in labels
+    # and is at the edge of the axis, once for each K
+    (arrows,) = [c for c in axes.collections if len(c.get_offsets()) == 4]
+    top = axes.get_ylim()[1]
+    np.testing.assert_allclose(arrows.get_offsets(), [[k, top] for k in range(1, 5)])
+    assert axes.get_xlim()[0] < 1
     # where larger is better, the low end is left out
     axes = jaxgmm.plot.selection(selection("elbo", worst=-1000.0))
     assert axes.get_ylim()[0] > -10
@@ -154,9 +166,6 @@ def test_cv_has_error_bars_and_the_axes_may_be_yours():
     ours = jaxgmm.plot.new_axes()
     assert jaxgmm.plot.selection(selection("cv"), ours) is ours
     assert len(ours.containers) == 3
-    assert (
-        "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
-    )
 
 
 def test_the_table_of_a_selection():
@@ -211,9 +220,79 @@ assert "matplotlib.figure" in sys.modules and "matplotlib.pyplot" not in sys.mod
 
 
 def test_no_two_components_look_the_same():
-    looks = [jaxgmm.plot.style(k) for k in range(49)]
-    assert len({(look.colour, look.marker) for look in looks}) == 49
-    assert len({(look.colour, look.line) for look in looks[:28]}) == 28
+    looks = [jaxgmm.plot.style(k) for k in range(84)]
+    assert len({(look.colour, look.marker) for look in looks}) == 84
+    assert len({(look.colour, look.line) for look in looks[:48]}) == 48
+
+
+# linear sRGB as people without one kind of cone see it (Machado, Oliveira & Fernandes 2009)
+VISION = {
+    "usual": np.eye(3),
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+# linear sRGB to cones, and their cube roots to Oklab (Ottosson 2020)
+CONES = [
+    [0.4122214708, 0.5363325363, 0.0514459929],
+    [0.2119034982, 0.6806995451, 0.1073969566],
+    [0.0883024619, 0.2817188376, 0.6299787005],
+]
+OKLAB = [
+    [0.2104542553, 0.7936177850, -0.0040720468],
+    [1.9779984951, -2.4285922050, 0.4505937099],
+    [0.0259040371, 0.7827717662, -0.8086757660],
+]
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_no_two_of_twelve_colours_are_closer_than_those_of_okabe_and_ito(vision: str):
+    rgb = np.array([to_rgb(jaxgmm.plot.style(k).colour) for k in range(12)])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.array(VISION[vision]).T, 0, 1)
+    place = np.cbrt(seen @ np.array(CONES).T) @ np.array(OKLAB).T
+    apart = np.linalg.norm(place[:, None] - place, axis=-1) + np.eye(12)
+    assert apart.min() == apart[:7, :7].min() > 0.07
+
+
+def test_pyplots_current_axes_are_those_of_who_uses_it(monkeypatch: pytest.MonkeyPatch):
+    current = jaxgmm.plot.new_axes()
+    current.scatter([-20, 30], [-10, 10])
+    pyplot = SimpleNamespace(gca=lambda: current)
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", pyplot)
+    limits = (*current.get_xlim(), *current.get_ylim())
+    assert jaxgmm.plot.density(PLANE) is jaxgmm.plot.ellipses(PLANE) is current
+    assert (*current.get_xlim(), *current.get_ylim()) == pytest.approx(limits)
+    other = jaxgmm.plot.new_axes()
+    assert jaxgmm.plot.ellipses(PLANE, ax=other) is other
+
+
+def test_components_are_named_in_a_legend_or_by_numbers_beside_them():
+    many = random_mixture(2, 10)
+    x = draws(many, 60)
+    few = jaxgmm.plot.points(PLANE, x)
+    assert texts(few) == ["component 0", "component 1", "component 2"]
+    assert not few.texts
+    assert jaxgmm.plot.points(PLANE, x, legend=False).get_legend() is None
+    for ax in (jaxgmm.plot.points(many, x), jaxgmm.plot.histogram(many, x)):
+        assert ax.get_legend() is None
+        assert [text.get_text() for text in ax.texts] == [str(k) for k in range(10)]
+        ax.figure.canvas.draw()
+        assert ax.texts[3].get_color() == jaxgmm.plot.style(3).colour
+    places = [text.xy for text in jaxgmm.plot.points(many, x, (1, 0)).texts]
+    np.testing.assert_allclose(places, many.means[:, ::-1])
 
 
 @pytest.mark.parametrize(("mixture", "features"), [(PLANE, (0, 1)), (SPACE, (3, 1))])
@@ -464,6 +543,12 @@ def test_optima_are_those_of_the_result(point: State):
     assert [tuple(row) for row in sorted(drawn.tolist(), reverse=True)] == own.optima()
     assert ax.get_title(loc="right") == "3 of 6 lanes converged, to 2 optima"
     assert [text.get_text() for text in ax.texts] == ["best: \N{MINUS SIGN}10.00"]
+    # the lane that was dropped is beyond the worst optimum; nearer ones are crosses on the axis
+    assert ax.get_legend() is None
+    near = [*LANES, (Status.MAX_ITERATIONS, [-30.0] * 4, -12.0)]
+    ax = jaxgmm.plot.optima(result(point, near))
+    assert ax.collections[-1].get_offsets().tolist() == [[-12, 0]]
+    assert texts(ax) == ["did not converge (1 of 2 are in the picture)"]
     assert jaxgmm.plot.optima(own, tolerance=20.0).get_title(loc="right").endswith("to 1 optimum")
 
 
@@ -519,6 +604,11 @@ ERRORS = {
     "Result of jaxgmm.fit(key, x, algorithm), but got a State": lambda s, x: P.traces(s),
     "algorithm), but got a State": lambda s, x: P.optima(s),
     "no lane of this fit converged": lambda s, x: P.optima(result(s, LANES[3:])),
+    "the model has one; call jaxgmm.plot.histogram(result, x)": lambda s, x: P.points(
+        LINE, np.ones((5, 1))
+    ),
+    "shows two features, but": lambda s, x: P.ellipses(LINE),
+    "but the model has one; call": lambda s, x: P.density(LINE),
     "2 to 8 features, but this would be of 1": lambda s, x: P.pairs(s, x, (0,)),
     "would be of 9": lambda s, x: P.pairs(random_mixture(9), np.ones((5, 9))),
     "mass must be between 0 and 1, both excluded": lambda s, x: P.qq(s, x, mass=1.0),

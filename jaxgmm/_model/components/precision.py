@@ -76,6 +76,17 @@ class Precision:
         """Features whose scatters one precision pools."""
         return 1
 
+    def summands(self, factor: Array) -> Array | float:
+        """How large the products are of which ``tr(scatter F F^T)`` is a sum, all in all.
+
+        ``sum_kd S_kd (F_k F_k^T)_dd``, of posterior scales with the diagonal S_kd. It is the trace
+        itself where the axes are those of the ellipsoids. Where they are not, products of both
+        signs cancel, and what rounding leaves of them grows with the correlations: it is that of
+        each entry of a scatter, ``eps sqrt(S_ii S_jj)``, times the entry of the precision (the
+        scaled condition of Higham 2002, section 10.1). 0 where nothing but squares are summed.
+        """
+        return 0.0
+
     # --- what a precision has to say; docs/new_family.md goes through it -----------------------
     # refuses values that are none of a prior's, with a ValueError
     def check(self) -> None: ...

@@ -91,6 +91,11 @@ class Wishart(Precision):
         mask = self.known()
         return jnp.where(mask.reshape(mask.shape + (1,) * (learnt.ndim - mask.ndim)), known, learnt)
 
+    def summands(self, factor: Array) -> Array:
+        each = jnp.sum(linalg.diagonal(self.scale)[..., None] * factor**2, axis=(-2, -1))
+        # a component without samples or prior has no factor
+        return jnp.sum(jnp.where(jnp.isfinite(each), each, 0))
+
     def counted(self, count: Array) -> Any:
         return replace(self, degrees_of_freedom=self.degrees_of_freedom + count)
 
