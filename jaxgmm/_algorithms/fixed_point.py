@@ -117,7 +117,8 @@ def _check_state(state: State, algorithm: Algorithm) -> None:
 def _fixed_point(algorithm: Algorithm, state: State, rows: Rows) -> State:
     state = lax.stop_gradient(state)
     prior, view = algorithm.prior, algorithm.view
-    flat, restore = ravel_pytree(state.posterior)
+    # what is known has no part in the equation, and its strength is infinite
+    flat, restore = ravel_pytree(state.posterior.tamed())
     unit = _units(state.posterior, state.view)
     weight = None if rows.weight is None else rows.weight[None]
     values = replace(rows, weight=None)
@@ -129,12 +130,12 @@ def _fixed_point(algorithm: Algorithm, state: State, rows: Rows) -> State:
         return Stats(*sums[:3], zero, sums.log_evidence, potentials.structure)
 
     def posterior_at(shift: Array) -> Prior:
-        return restore(flat + unit * shift)
+        return restore(flat + unit * shift).put_known(prior)
 
     def residual(shift: Array) -> Array:
         # the names of the components are settled: no `put_in_order`
         q = posterior_at(shift)
-        new, _ = ravel_pytree(view.update(prior, stats_of(q), q))
+        new, _ = ravel_pytree(view.update(prior, stats_of(q), q).tamed())
         return (new - flat) / unit - shift
 
     # a shift from the state, and so of exactly 0
@@ -168,7 +169,7 @@ def _units(q: Prior, view: View) -> Array:
             return root[..., :, None] * root[..., None, :]
         return jnp.where(leaf == 0, 1, jnp.abs(leaf))
 
-    return ravel_pytree(jax.tree_util.tree_map_with_path(unit, q))[0]
+    return ravel_pytree(jax.tree_util.tree_map_with_path(unit, q.tamed()))[0]
 
 
 def _solve(matvec: Callable[[Array], Array], b: Array) -> Array:

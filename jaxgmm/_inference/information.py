@@ -174,7 +174,9 @@ def standard_errors(
         True
     """
     state = _point_state(state, "standard_errors")
-    check_unconstrained(state.prior, "standard_errors", "jaxgmm.bootstrap(key, result, x)")
+    check_unconstrained(
+        state.prior, "standard_errors", "jaxgmm.bootstrap(key, result, x, algorithm)"
+    )
     x = floats_of(x)
     _, rows = check_fitted_rows(state, x, sample_weight, "standard_errors")
     coordinates = Whitening(x, rows, state)

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from jaxgmm._numerics.checks import is_traced
-from jaxgmm._numerics.pytree import all_finite, replace
+from jaxgmm._numerics.pytree import replace
 
 
 def strengths_of(node: Any) -> dict[str, str]:
@@ -41,11 +41,6 @@ def put_known(node: Any, prior: Any) -> Any:
             mask = known.reshape(known.shape + (1,) * (own.ndim - known.ndim))
             fields[name] = jnp.where(mask, own, getattr(node, name))
     return replace(node, **fields)
-
-
-def are_finite(*nodes: Any) -> Array:
-    """Whether all fields are finite, but for strengths of what is known."""
-    return all_finite([tamed(node) for node in nodes])
 
 
 def anything_known(*nodes: Any) -> bool:

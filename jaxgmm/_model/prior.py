@@ -9,9 +9,9 @@ from jax.typing import ArrayLike
 from jaxgmm._estep.stats import Stats, reorder
 from jaxgmm._model.components.base import Components
 from jaxgmm._model.families import Weights
-from jaxgmm._model.known import are_finite, put_known
+from jaxgmm._model.known import put_known, tamed
 from jaxgmm._numerics.affine import Affine
-from jaxgmm._numerics.pytree import pytree, replace
+from jaxgmm._numerics.pytree import all_finite, pytree, replace
 
 # Fields of a family of its own are no part of the protocols: type checkers let them through, and
 # the tests check the protocols.
@@ -73,9 +73,13 @@ class Prior:
         weights = put_known(self.weights, prior.weights)
         return Prior(weights, put_known(self.components, prior.components))
 
+    def tamed(self) -> "Prior":
+        """The same distribution with strengths of 1 in the place of infinite ones."""
+        return Prior(tamed(self.weights), tamed(self.components))
+
     def is_finite(self) -> Array:
         """Whether all hyperparameters are finite, but for the strengths of what is known."""
-        return are_finite(self.weights, self.components)
+        return all_finite(self.tamed())
 
     def is_proper(self) -> Array:
         """Whether it integrates to one, as CAVI and SVI need."""

@@ -407,6 +407,40 @@ def test_standard_errors_are_those_of_what_is_left():
     )
 
 
+@pytest.mark.slow
+def test_derivatives_in_a_known_value_are_differences_of_fits():
+    base = jaxgmm.freeze(jaxgmm.default_prior(X, K), covariances=FULL, components=[2])
+    x, start = jnp.asarray(X), jaxgmm.freeze(base, means=MEAN, components=[1])
+
+    def moved(value: Any) -> Prior:
+        c = start.components
+        return replace(start, components=replace(c, mean=c.mean.at[1, 0].set(value)))
+
+    for make in (jaxgmm.em, jaxgmm.cavi):
+
+        @jax.jit
+        def fit(value: Any, make: Any = make) -> Any:
+            algorithm = make(moved(value))
+            state = algorithm.init(jax.random.key(0), x, {"labels": _labels()})
+            states = jax.tree.map(lambda a: a[None], state)
+            out = jaxgmm.run(algorithm, states, x, max_iter=3000, tol=0.0)
+            return jax.tree.map(lambda a: a[0], out[0] if isinstance(out, tuple) else out)
+
+        here, step = float(MEAN[0, 0]), 1e-4
+        state, above, below = fit(here), fit(here + step), fit(here - step)
+        found = jaxgmm.prior_gradient(state, x).components.mean[1, 0]
+        slope = (float(jaxgmm.elbo(above, x)) - float(jaxgmm.elbo(below, x))) / (2 * step)
+        assert float(found) == pytest.approx(slope, rel=1e-5)
+
+        def first(value: Any, make: Any = make, state: Any = state) -> Any:
+            done = replace(state, status=jnp.asarray(1, jnp.int32))
+            return jaxgmm.fixed_point(make(moved(value)), done, x).posterior.components.mean[0, 0]
+
+        found = jax.grad(first)(here)
+        means = [s.posterior.components.mean[0, 0] for s in (above, below)]
+        assert float(found) == pytest.approx(float(means[0] - means[1]) / (2 * step), rel=1e-4)
+
+
 # --- weights ------------------------------------------------------------------------------------
 
 
