@@ -58,7 +58,7 @@ def test_64_bits_are_centred_before_they_are_rounded():
                 prior.components.scale, near.components.scale, rtol=1e-5, atol=1e-6
             )
         prior = jaxgmm._fit.select._default_algorithm(
-            far, jaxgmm._estep.data.check_rows(far), 2, "elbo"
+            far, jaxgmm._estep.row_checks.check_rows(far), 2, "elbo"
         )(2, "full").prior
         expected = jaxgmm.default_prior(x, 2).components.scale
         np.testing.assert_allclose(prior.components.scale, expected, rtol=1e-5, atol=1e-6)
