@@ -42,7 +42,9 @@ def test_any_mesh_gives_what_one_device_gives(case: str, found: dict[str, Any]):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["race", "lanes", "cavi", "svi"])
+@pytest.mark.parametrize(
+    "case", ["race", "lanes", "cavi", "svi", "gaps", "gaps, errors and labels"]
+)
 def test_other_fits_on_a_mesh(case: str):
     check(case, run(case)[case])
 

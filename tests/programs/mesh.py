@@ -29,12 +29,27 @@ MESHES = {
     "restarts": jax.make_mesh((4,), ("restarts",)),
     "both": jax.make_mesh((2, 2), ("restarts", "data")),
 }
+lost = np.random.default_rng(1).uniform(size=(271, 2)) < 0.2
+rows = jaxgmm.Rows(
+    jnp.where(lost, jnp.nan, x),
+    weight,
+    "nan",
+    noise=jnp.asarray(0.01 * np.random.default_rng(2).uniform(size=(271, 2))),
+    labels=jnp.where(jnp.arange(271) < 20, (x[:, 0] > 3).astype(int), -1),
+)
+gaps = jaxgmm.Rows(rows.x, missing="nan")
 em = jaxgmm.em(jaxgmm.flat_prior(3, 2))
 CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "race and moves": ("data", em, {"n_restarts": 17}),
     "race": ("both", em, {"n_restarts": 17, "moves": False}),
     "lanes": ("restarts", em, {"n_restarts": 17, "moves": False}),
     "weights": ("both", em, {"n_restarts": 5, "sample_weight": weight, "moves": False}),
+    "gaps": (
+        "data",
+        jaxgmm.em(jaxgmm.default_prior(gaps, 3)),
+        {"x": gaps, "n_restarts": 5, "moves": False},
+    ),
+    "gaps, errors and labels": ("both", em, {"x": rows, "n_restarts": 5, "moves": False}),
     "cavi": (
         "data",
         jaxgmm.cavi(jaxgmm.default_prior(x, 3, "tied", "dirichlet_process")),
@@ -55,8 +70,9 @@ def gap(a: Any, b: Any) -> float:
 
 def compare(name: str) -> dict[str, Any]:
     mesh, algorithm, options = CASES[name]
-    one = jaxgmm.fit(KEY, x, algorithm, **options)
-    several = jaxgmm.fit(KEY, x, algorithm, mesh=MESHES[mesh], **options)
+    options = {"x": x, **options}
+    one = jaxgmm.fit(KEY, algorithm=algorithm, **options)
+    several = jaxgmm.fit(KEY, algorithm=algorithm, mesh=MESHES[mesh], **options)
     found = {
         "objective": gap(one.states.objective, several.states.objective),
         "posterior": gap(one.states.posterior, several.states.posterior),
