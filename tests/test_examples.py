@@ -269,3 +269,26 @@ def test_numpyro_model(tmp_path: Path) -> None:
     assert (np.array(fit) > whole).all()
     assert numbers(text, "NUTS")[-1] == 0  # divergences
     check_picture(tmp_path / "picture.png")
+
+
+@pytest.mark.slow
+def test_a_survey_with_holes_is_nearly_as_good_as_without(tmp_path: Path) -> None:
+    text = run_example("survey.py", tmp_path / "picture.png")
+    means, shares = numbers(text, "with holes")
+    filled, _ = numbers(text, "holes filled with means")
+    assert means < 0.08  # about 1.3 times the error of complete answers, 0.06
+    assert shares < 0.03
+    assert filled > 0.5
+    check_picture(tmp_path / "picture.png")
+
+
+@pytest.mark.slow
+def test_stars_without_their_errors(tmp_path: Path) -> None:
+    text = run_example("stars.py", tmp_path / "picture.png")
+    (known,), (taken,) = numbers(text, "with errors"), numbers(text, "values taken for true")
+    (truth,) = numbers(text, "the truth")
+    assert truth - 0.05 < known <= truth
+    assert taken < truth - 0.3
+    (before,), (after,) = numbers(text, "as observed"), numbers(text, "given the fit")
+    assert after < 0.75 * before
+    check_picture(tmp_path / "picture.png")

@@ -238,7 +238,7 @@ def _decomposed(information: Float[Array, "P P"]) -> tuple[Array, Array, Array]:
     diagonal = jnp.diag(information)
     positive = diagonal > 0
     unit = jnp.where(positive, 1 / jnp.sqrt(jnp.where(positive, diagonal, 1)), 1)
-    scaled = linalg.symmetrize(unit[:, None] * information * unit)
+    scaled = linalg.symmetrize(unit[:, None] * information * unit[None])
     finite = jnp.all(jnp.isfinite(scaled))
     values, vectors = jnp.linalg.eigh(jnp.where(finite, scaled, 0))
     return values, vectors, unit
