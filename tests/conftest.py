@@ -96,7 +96,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (str(item.path), program_of(item)))
 
 
-@pytest.fixture(params=DTYPES)
+@pytest.fixture(params=["float64", *also_slow("float32")])
 def dtype(request: pytest.FixtureRequest) -> str:
     return request.param
 

@@ -310,7 +310,11 @@ CALLS: dict[str, tuple[Callable[[], Any], str, str]] = {
     "picture without x": (lambda: jaxgmm.plot.points(m), "'x'", "as jaxgmm.plot.points(result, x)"),
     "picture of lanes": (lambda: jaxgmm.plot.ellipses(lanes), "the state of one lane", LANES),
     "3-d picture": (lambda: jaxgmm.plot.density(m, (0, 1, 2)), "2 different", "got (0, 1, 2)"),
-    "1-d picture": (lambda: jaxgmm.plot.ellipses(line), "2 different features", "got (0, 1)"),
+    "1-d picture": (
+        lambda: jaxgmm.plot.ellipses(line),
+        "shows two features, but the model has one",
+        "jaxgmm.plot.histogram(result, x)",
+    ),
     "weights' key": (lambda: jaxgmm.plot.weights(m), "'model'", "jaxgmm.plot.weights(key, result)"),
     "traces of a state": (
         lambda: jaxgmm.plot.traces(state),

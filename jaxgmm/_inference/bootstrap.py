@@ -164,6 +164,11 @@ def bootstrap(
             "a parametric bootstrap draws rows without weights, but these rows have weights; give "
             'kind="weighted" or kind="nonparametric".'
         )
+    if kind == "parametric" and (rows.noise is not None or rows.labels is not None):
+        raise ValueError(
+            "a parametric bootstrap draws true values, but these rows have noise or labels; give "
+            'kind="weighted" or kind="nonparametric".'
+        )
     coordinates = Whitening(x, rows, algorithm)
     inner, q = coordinates.into(algorithm), coordinates.into(state.posterior)
     source = source_of(key, coordinates.rows, inner.view, q, kind)

@@ -224,7 +224,7 @@ def _standard_errors(prior: Prior, q: Prior, view: View, rows: Rows, back: Affin
     values, vectors, unit = _decomposed(information)
     smallest = jnp.min(values, initial=1)
     singular = ~(smallest > _threshold(information))
-    root = unit[:, None] * vectors / jnp.sqrt(jnp.where(singular, jnp.nan, values))
+    root = unit[:, None] * vectors / jnp.sqrt(jnp.where(singular, jnp.nan, values))[None]
     errors = _errors_of(lambda m: m, point, coordinates, root)
     distance = jnp.linalg.norm(linalg.matmul(gradient, root))
     estimate = point.mixture(coordinates)

@@ -171,6 +171,11 @@ def likelihood_ratio_test(
         raise ValueError(
             "likelihood_ratio_test draws rows without weights, but these rows have weights."
         )
+    if rows.noise is not None or rows.labels is not None:
+        raise ValueError(
+            "likelihood_ratio_test draws true values, but these rows have noise or labels; compare "
+            "the models by jaxgmm.select(key, rows, ...)."
+        )
     coordinates = Whitening(x, rows, null)
     to = _as_general(coordinates.to, null, alternative)
     fit_key, draw_key, start_key = jax.random.split(key, 3)

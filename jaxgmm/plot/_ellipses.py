@@ -49,7 +49,9 @@ def ellipses(
     Example:
         >>> import jax.numpy as jnp, jaxgmm, jaxgmm.plot
         >>> mixture = jaxgmm.Mixture(jnp.ones(1), jnp.zeros((1, 2)), jnp.eye(2)[None])
-        >>> print(f"{jaxgmm.plot.ellipses(mixture, [0.95]).patches[0].width / 2:.3f}")
+        >>> from matplotlib.figure import Figure
+        >>> ax = jaxgmm.plot.ellipses(mixture, [0.95], ax=Figure().subplots())
+        >>> print(f"{ax.patches[0].width / 2:.3f}")
         2.448
     """
     model, own = as_mixture(model, "ellipses")

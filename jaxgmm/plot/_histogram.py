@@ -60,7 +60,9 @@ def histogram(
         >>> import jax, jax.numpy as jnp, jaxgmm, jaxgmm.plot
         >>> mixture = jaxgmm.Mixture(jnp.ones(1), jnp.zeros((1, 1)), jnp.eye(1)[None])
         >>> x = jax.random.normal(jax.random.key(0), (100, 1))
-        >>> ax = jaxgmm.plot.histogram(mixture, x, names=["length (mm)"])
+        >>> from matplotlib.figure import Figure
+        >>> ax = Figure().subplots()
+        >>> ax = jaxgmm.plot.histogram(mixture, x, names=["length (mm)"], ax=ax)
         >>> [line.get_label() for line in ax.lines]
         ['density', 'component 0']
     """

@@ -222,9 +222,9 @@ def _by_row(program: Program, model: Model, x: np.ndarray) -> np.ndarray:
     return np.array(np.asarray(call())[: len(x)])
 
 
-_log_norms = program()(lambda potentials, x: row_log_evidence(x, potentials))
-_labels = program()(lambda potentials, x: labels_at(potentials, x))
-_responsibilities = program()(lambda potentials, x: responsibilities_at(potentials, x))
+_log_norms = program()(lambda potentials, x: row_log_evidence(Rows(x), potentials))
+_labels = program()(lambda potentials, x: labels_at(potentials, Rows(x)))
+_responsibilities = program()(lambda potentials, x: responsibilities_at(potentials, Rows(x)))
 
 
 @with_x64

@@ -259,7 +259,9 @@ def comparisons(values: jax.Array, allowed: jax.Array) -> tuple[jax.Array, jax.A
 
     def step(trace: Any, seen: tuple[jax.Array, jax.Array]) -> Any:
         value, n_iter = seen
-        trace, _ = monitor.observe(trace, value, n_iter, Tolerance(allowed, jnp.zeros(())))
+        trace, _ = monitor.observe(
+            trace, value, n_iter, Tolerance(allowed, jnp.zeros(()), jnp.zeros(()))
+        )
         return trace, (trace.quiet, trace.last_count)
 
     n_iter = jnp.arange(1, values.shape[0] + 1, dtype=jnp.int32)

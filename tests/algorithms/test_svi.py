@@ -205,6 +205,7 @@ def test_gradient_em_reaches_the_optimum_of_em(faithful: np.ndarray):
     assert int(result.best.status) == Status.CONVERGED
 
 
+@pytest.mark.slow
 def test_gradient_variational_bayes_reaches_the_optimum_of_cavi():
     x = clusters()
     prior = jaxgmm.default_prior(x, K)

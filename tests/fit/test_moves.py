@@ -116,6 +116,7 @@ def test_proposals_are_valid_and_differ(family: str, mode: bool):
         assert bool(jnp.all(jax.vmap(lambda q: q.is_proper())(found)))
 
 
+@pytest.mark.slow
 def test_one_lane_finds_the_optimum_of_old_faithful(faithful: np.ndarray):
     """Of plain fits a fifth do."""
     x = jnp.asarray(faithful)
@@ -141,6 +142,7 @@ def test_sixteen_lanes_find_it_every_time(faithful: np.ndarray):
     assert hits >= 98
 
 
+@pytest.mark.slow
 def test_births_and_deaths_change_the_number_of_occupied_components():
     rng = np.random.default_rng(0)
     centres = np.array([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0], [9.0, 9.0]])

@@ -143,7 +143,8 @@ def test_a_fit_is_few_programs(kind: str):
     # the prior and its check, into the coordinates of the fit, starts, loop, moves and back; of
     # collapsed lanes, which start again, a few more
     print(len(compiled), compiled)
-    assert len(compiled) <= 7
+    # "stage" converts a number, once in a process: another test may have done it
+    assert len([name for name in compiled if name != "jit(stage)"]) <= 7
     compiled.clear()
     jaxgmm.fit(jax.random.key(1), x, algorithm, tol=1e-7)
     assert compiled == []

@@ -135,6 +135,7 @@ def test_inside_shard_map(problem: Problem, alone: jaxgmm.State):
     check_devices(found, problem, alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "families", [["full"], pytest.param(["tied", "diag", "spherical"], marks=pytest.mark.slow)]
 )
