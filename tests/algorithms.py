@@ -102,14 +102,8 @@ DEFAULT_ROWS = {
     ("float64", "map", "diag", "fixed"),
     ("float64", "em", "independent spherical", "dirichlet process"),
     ("float64", "natural expectation", "spherical", "sparse"),
-    ("float64", "natural mode", "known", "fixed"),
     ("float64", "svi expectation", "independent spherical", "sparse"),
-    ("float64", "svi mode", "tied", "fixed"),
-    ("float64", "svi landing", "diag", "pitman-yor"),
-    ("float64", "em", "chi-squared", "dirichlet"),
     ("float64", "cavi", "chi-squared", "dirichlet process"),
-    ("float32", "natural expectation", "chi-squared", "fixed"),
-    ("float32", "map", "full", "dirichlet"),
     ("float32", "cavi", "full", "dirichlet"),
 }
 

@@ -96,6 +96,7 @@ def test_never_decreases_with_too_many_components(name: str, init: str, faithful
     assert relative.max() > 1e-6
 
 
+@pytest.mark.slow
 def test_sparse_weights_empty_the_components_that_are_not_needed():
     x = clusters()
     prior = jaxgmm.default_prior(x, 8)

@@ -21,6 +21,7 @@ def run(algorithm: jaxgmm.Algorithm) -> tuple[jaxgmm.State, jax.Array]:
     return loop(algorithm, states, x, max_iter=400, tol=1e-9, history_length=400)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [jaxgmm.em, jaxgmm.cavi])
 def test_squarem_of_annealed_cools_like_annealed_and_then_ascends(make):
     steps = 20

@@ -67,6 +67,7 @@ def is_slow(dtype: str, family: str, weights: str, kind: str) -> bool:
     return dtype == "float32" or family not in ("tied", "known")
 
 
+@pytest.mark.slow
 @parametrize(
     ("dtype", "family", "weights", "kind"),
     [(dtype, *row) for dtype in DTYPES for row in ROWS],

@@ -67,6 +67,7 @@ def test_sticking_the_landing_has_no_variance_at_the_exact_posterior(family: str
     assert largest["sampled"] > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "divergence", also_slowly(["sampled", "sticking_the_landing"], "sticking_the_landing")
 )

@@ -179,6 +179,7 @@ def assert_centres(state: jaxgmm.State, atol: float) -> None:
     np.testing.assert_allclose(covariances, jnp.broadcast_to(jnp.eye(2), (3, 2, 2)), atol=0.6)
 
 
+@pytest.mark.slow
 def test_sample_view_recovers_separated_clusters(separated: jax.Array):
     prior = jaxgmm.default_prior(separated, K)
     algorithm = jaxgmm.svi(prior, optax.adam, 80, learning_rate=0.05)
@@ -188,6 +189,7 @@ def test_sample_view_recovers_separated_clusters(separated: jax.Array):
     assert_centres(result.best, atol=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", ["mode", "expectation"])
 def test_stochastic_natural_gradient_recovers_separated_clusters(separated: jax.Array, view: str):
     prior = jaxgmm.default_prior(separated, K)

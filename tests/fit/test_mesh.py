@@ -71,6 +71,7 @@ def test_devices_talk_once_a_pass(found: dict[str, Any]):
     assert found["collectives"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", ["data", pytest.param("restarts", marks=pytest.mark.slow)])
 def test_two_processes_hold_half_each(axis: str):
     with socket.socket() as free:

@@ -176,6 +176,7 @@ def test_bad_input(options: dict[str, Any], message: str):
         select(**options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("criterion", ["bic", "elbo"])
 def test_one_component_alone_has_no_moves(criterion: str):
     alone = select([1], ["spherical"], criterion=criterion)

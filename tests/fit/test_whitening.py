@@ -296,6 +296,7 @@ def test_what_the_data_s_units_cannot_hold_has_collapsed(view: Any) -> None:
     assert result.best.status == Status.COLLAPSED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("covariance", ["full", "tied"])
 def test_a_direction_just_wide_enough_is_fitted(dtype: str, covariance: str) -> None:
@@ -313,6 +314,7 @@ def test_a_direction_just_wide_enough_is_fitted(dtype: str, covariance: str) -> 
     assert_allclose(result.best.objective, expected, rtol=0, atol=len(x) * OFF)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", [np.asarray, jnp.asarray])
 @pytest.mark.parametrize("n", [600, 100_000])
 def test_a_constant_column_of_many_rows_is_constant(dtype: str, n: int, of: Any) -> None:

@@ -101,6 +101,7 @@ def test_prior_gradient_after_em_is_that_of_the_log_prior():
         np.testing.assert_allclose(a, b, rtol=1e-10)
 
 
+@pytest.mark.slow
 @models
 def test_mean_log_ratio_of_draws_is_the_divergence(family: str, weights: str):
     prior = model(family, weights)

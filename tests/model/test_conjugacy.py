@@ -37,6 +37,7 @@ def natural(q) -> list[np.ndarray]:
 # --- draws ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_normal_wishart_samples_have_the_exact_moments(key: jax.Array, dtype: str, d: int):
     q = normal_wishart(20, d, 2, dtype)

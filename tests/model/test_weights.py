@@ -134,6 +134,7 @@ def test_bound_picks_the_number_of_components(covariance: str):
     assert np.argmax(bounds) + 1 == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dirichlet process", "pitman-yor", "sparse"])
 def test_a_sparse_prior_empties_components(kind: str):
     x = separated(300)

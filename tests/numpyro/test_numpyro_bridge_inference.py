@@ -76,6 +76,7 @@ def sampled(state: State, x: Array) -> float:
     return float(jaxgmm.sampled_elbo(jax.random.key(2), state, x)[0])
 
 
+@pytest.mark.slow
 def test_svi_improves_the_guide():
     state, x = state_of("known", "fixed"), clusters(n=20)
     # so wide that its draws are nowhere near the data
