@@ -426,7 +426,11 @@ def test_a_fifth_missing_costs_little_and_means_in_their_place_much():
 
     complete = over_sets(lambda x, lost: jaxgmm.Rows(x))
     observed = over_sets(lambda x, lost: jaxgmm.Rows(x, missing=lost))
-    column = lambda x, lost: jnp.sum(jnp.where(lost, 0, x), axis=0) / jnp.sum(~lost, axis=0)  # noqa: E731
-    filled = over_sets(lambda x, lost: jaxgmm.Rows(jnp.where(lost, column(x, lost)[None], x)))
+
+    def with_means(x, lost):
+        mean = jnp.sum(jnp.where(lost, 0, x), axis=0) / jnp.sum(~lost, axis=0, dtype=x.dtype)
+        return jaxgmm.Rows(jnp.where(lost, mean[None], x))
+
+    filled = over_sets(with_means)
     assert (observed < 1.3 * complete).all(), (observed, complete)
     assert (filled > 3 * complete).all(), (filled, complete)
