@@ -33,7 +33,12 @@ def log_prob(state: Model, x: Samples) -> Float[Array, " N"]:
     densities (Bishop 2006, eq. 10.81), for a known covariance a mixture of wider normal densities.
     It is exact for q and in closed form; only `IndependentNormalGamma`, which is not conjugate,
     needs quadrature over the precision. For a `Mixture` it is the density of that mixture, so
-    ``log_prob(mixture(state), x)`` is the plug-in density.
+    ``log_prob(mixture(state), x)`` is the plug-in density. Of `Rows` with missing values or noise
+    it is the density of what was observed, and of labelled rows that of the row and its label.
+
+    Raises:
+        ValueError: for bad samples, and for rows with noise after CAVI and SVI, whose predictive
+            density has no closed form.
 
     Example:
         >>> import jax, jaxgmm

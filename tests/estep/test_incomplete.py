@@ -434,3 +434,15 @@ def test_a_fifth_missing_costs_little_and_means_in_their_place_much():
     filled = over_sets(with_means)
     assert (observed < 1.3 * complete).all(), (observed, complete)
     assert (filled > 3 * complete).all(), (filled, complete)
+
+
+def test_bootstraps_that_draw_true_values_refuse_errors_and_labels():
+    x = table()
+    algorithm = jaxgmm.em(jaxgmm.default_prior(x, K))
+    state = algorithm.init(jax.random.key(0), x, {"labels": np.arange(N) % 2})
+    for rows in (rows_of("alike"), jaxgmm.Rows(x, labels=np.arange(N) % 2)):
+        with pytest.raises(ValueError, match="noise or labels; give kind="):
+            jaxgmm.bootstrap(jax.random.key(0), state, rows, algorithm, kind="parametric")
+    one = jaxgmm.em(jaxgmm.flat_prior(1, D))
+    with pytest.raises(ValueError, match="noise or labels; compare the models by"):
+        jaxgmm.likelihood_ratio_test(jax.random.key(0), rows_of("alike"), one, algorithm)

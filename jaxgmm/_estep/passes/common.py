@@ -1,5 +1,6 @@
 """What the passes share: sums, the soft maximum, and what is added over devices."""
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ from jax.flatten_util import ravel_pytree
 
 from jaxgmm._estep.potentials import Potentials
 from jaxgmm._estep.rows import Rows, allowed
+from jaxgmm._numerics.arrays import safe_divide
+from jaxgmm._numerics.blocks import scan_blocks
 
 Path = Literal["auto", "feature", "whitened"]
 
@@ -78,6 +81,29 @@ def finite_const(potentials: Potentials) -> Array:
     """The constants, with -inf (a weight of exactly 0) made a very negative number."""
     lowest = jnp.finfo(potentials.const.dtype).min / 8
     return jnp.maximum(potentials.const, lowest)
+
+
+def sums_about_means(
+    body: Callable[[Any, Rows, Array], Any],
+    rows: Rows,
+    weight: Array | None,
+    mean: Array,
+    kind: Any,
+    block_size: int,
+    axis: str | None,
+) -> Sums:
+    """The sums of one lane by residuals from its means ``(K, D)``.
+
+    ``body`` adds a block of rows to the count, the sums of residuals and of their products, and the
+    log-evidence with its rounding.
+    """
+    zero, first = jnp.zeros((), mean.dtype), jnp.zeros_like(mean)
+    count = jnp.zeros(mean.shape[:1], mean.dtype)
+    carry = (count, first, kind.outer(count, first), zero, zero)
+    *sums, log_evidence, error = scan_blocks(body, carry, rows, weight, block_size)
+    count, first, scatter, log_evidence = over_devices(axis, (*sums, log_evidence + error))
+    shift = safe_divide(first, count[:, None])
+    return Sums(count, mean + shift, scatter - kind.outer(count, shift), log_evidence)
 
 
 def over_devices(axis: str | None, sums: Any) -> Any:

@@ -16,15 +16,14 @@ from jaxgmm._estep.passes.common import (
     add_compensated,
     finite_const,
     masked,
-    over_devices,
     softmax,
+    sums_about_means,
 )
 from jaxgmm._estep.potentials import Potentials
 from jaxgmm._estep.rows import Rows
 from jaxgmm._estep.structures import structure
 from jaxgmm._numerics import linalg
-from jaxgmm._numerics.arrays import safe_divide
-from jaxgmm._numerics.blocks import choose_block_size, scan_blocks
+from jaxgmm._numerics.blocks import choose_block_size
 from jaxgmm._numerics.pytree import replace
 
 
@@ -60,12 +59,4 @@ def incomplete_lane(
             *add_compensated(log_evidence, error, jnp.sum(lse * w[0])),
         )
 
-    zero = jnp.zeros((), rows.x.dtype)
-    count = jnp.zeros((components,), rows.x.dtype)
-    first = jnp.zeros_like(potentials.mean)
-    carry = (count, first, kind.outer(count, first), zero, zero)
-    *sums, log_evidence, error = scan_blocks(body, carry, rows, weight, size)
-    count, first, scatter, log_evidence = over_devices(axis, (*sums, log_evidence + error))
-    shift = safe_divide(first, count[:, None])
-    scatter = scatter - kind.outer(count, shift)
-    return Sums(count, potentials.mean + shift, scatter, log_evidence)
+    return sums_about_means(body, rows, weight, potentials.mean, kind, size, axis)
