@@ -65,7 +65,7 @@ from jaxgmm._model.weights.fixed_weights import FixedWeights
 from jaxgmm._model.weights.stick_breaking import StickBreaking
 from jaxgmm._numerics.cache import cache_programs
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CAVI",
@@ -146,7 +146,7 @@ __all__ = [
     "views",
 ]
 
-# Flat names of version 0.1 that have moved, for one version more.
+# Flat names of version 0.1 that have moved, until version 0.3.
 _MOVED = {
     **{name: f"algebra.{name}" for name in algebra.__all__},
     **{name: f"stats.{name}" for name in stats.__all__},

@@ -169,11 +169,13 @@ def _moments(x: Array, weight: Array | None, before: Array, matrix: Array) -> tu
     mean = jnp.sum(w[:, None] * y, axis=0)
     high = jnp.max(jnp.where(used, y, -jnp.inf), axis=0)
     low = jnp.min(jnp.where(used, y, jnp.inf), axis=0)
-    centred = jnp.where(used, y - mean, 0)
+    centred = jnp.where(used, y - mean[None], 0)
     return mean, high - low, linalg.matmul((w[:, None] * centred).T, centred)
 
 
 @program()
 def moved_on_devices(x: Array, before: Array, matrix: Array) -> Array:
-    y = x - before
-    return linalg.matmul(y, matrix) if matrix.ndim == 2 else y * matrix
+    y = x - before[None]
+    if matrix.ndim == 2:
+        return linalg.matmul(y, matrix)
+    return y * jnp.broadcast_to(matrix, y.shape[1:])[None]

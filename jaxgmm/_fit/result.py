@@ -180,14 +180,14 @@ def resolution_of(tol: Any, total: Any) -> float:
 def _flat_columns(x: Any) -> tuple[Any, Any]:
     """Which columns are constant, and the correlations of all of them."""
     xp = x.__array_namespace__()
-    centred = x - x[0]
+    centred = x - x[:1]
     scale = xp.abs(centred).max(axis=0)
-    z = centred / (scale + (scale == 0))
-    z = z - z.mean(axis=0)
+    z = centred / xp.where(scale == 0, 1, scale)[None]
+    z = z - z.mean(axis=0)[None]
     product = linalg.matmul(z.T, z) if xp is jnp else z.T @ z
     sd = xp.sqrt(xp.diagonal(product))
-    sd = sd + (sd == 0)
-    return scale == 0, product / (sd[:, None] * sd)
+    sd = xp.where(sd == 0, 1, sd)
+    return scale == 0, product / (sd[:, None] * sd[None])
 
 
 # Rows that are looked through for repeated ones; how often one occurs at least, how many times as

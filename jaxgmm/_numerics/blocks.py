@@ -27,13 +27,15 @@ def choose_block_size(n_samples: int, width: int, dtype: Any) -> int:
 # how they lie; measured, see benchmarks/notes.md. Elsewhere a block only has to be long.
 _FEATURE_BYTES = 9 << 20
 _LOGIT_BYTES = {"wide": 4 << 20, "one lane": 1 << 19, "lanes": 1 << 18}
-_ACCELERATOR_BYTES = 1 << 28
+_ACCELERATOR_BYTES = 1 << 29
 
 
 def choose_feature_block(
     n_samples: int, n_features: int, n_logits: int, layout: str, dtype: Any
 ) -> int:
-    """A power-of-two block of rows for the feature pass.
+    """A block of rows for the feature pass.
+
+    On a CPU a power of two; elsewhere all blocks are as long, to 128 rows.
 
     Args:
         n_samples: N.
@@ -46,8 +48,8 @@ def choose_feature_block(
     item = jnp.dtype(dtype).itemsize
     both, logits = item * (n_features + n_logits), item * n_logits
     if not on_cpu():
-        size = 1 << max((_ACCELERATOR_BYTES // both).bit_length() - 1, 7)
-        return min(size, n_samples)
+        n_blocks = -(-n_samples // max(_ACCELERATOR_BYTES // both, 128))
+        return min(-(-n_samples // (128 * n_blocks)) * 128, n_samples)
     # short columns gain nothing from longer blocks, and lose
     longest = 2048 if layout == "one lane" and n_logits < 32 else 4096
     size = 64

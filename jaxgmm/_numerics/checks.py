@@ -144,7 +144,7 @@ def check_magnitude(x: Array, name: str = "x") -> None:
 
 
 def _scatter_times_n(x: Any) -> Any:
-    centred = x - (x / x.shape[0]).sum(axis=0)
+    centred = x - (x / x.shape[0]).sum(axis=0)[None]
     return (centred**2).sum() * x.shape[0]
 
 

@@ -11,6 +11,7 @@ from naive_estep import N, assert_stats, naive, potentials, samples, stack, stat
 
 import jaxgmm
 from jaxgmm._estep.passes.automatic import feature_path_is_safe
+from jaxgmm._numerics.blocks import choose_feature_block
 from jaxgmm.stats import Potentials, Stats
 
 STRUCTURES = ("full", "tied")
@@ -190,6 +191,29 @@ def test_the_wide_layout_of_many_lanes(structure, weighted, dtype, tolerance: To
         one = jax.tree.map(lambda a, i=lane: a[i], together)
         expected = naive(x, lanes[lane], weights[lane] if weighted else None)
         assert_stats(one, expected, tolerance.value)
+
+
+@pytest.mark.parametrize("block_size", [None, 29])
+def test_the_layout_of_an_accelerator(block_size: int | None, monkeypatch, dtype, tolerance):
+    """Features side by side and logits last, for few of them too."""
+    monkeypatch.setattr("jaxgmm._estep.passes.feature.on_cpu", lambda: False)
+    monkeypatch.setattr("jaxgmm._numerics.blocks.on_cpu", lambda: False)
+    x, p = samples(dtype), potentials(dtype, "full")
+    weight = jnp.asarray(np.random.default_rng(2).uniform(0, 3, N), dtype)
+    jax.clear_caches()
+    stats = jaxgmm.estep(x, p, sample_weight=weight, path="feature", block_size=block_size)
+    jax.clear_caches()
+    assert_stats(stats, naive(x, p, weight), tolerance.value)
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "n_logits", "block"), [(10_240, 8192, 10_240), (100_000, 8192, 14_336)]
+)
+def test_blocks_of_an_accelerator_are_as_long_as_each_other(
+    n_samples: int, n_logits: int, block: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("jaxgmm._numerics.blocks.on_cpu", lambda: False)
+    assert choose_feature_block(n_samples, 15, n_logits, "wide", "float32") == block
 
 
 def test_a_bad_lane_leaves_the_others_bit_equal(dtype: str):

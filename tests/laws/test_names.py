@@ -3,10 +3,17 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import jaxgmm
+
+
+def test_the_version_is_one():
+    root = Path(__file__).parents[2]
+    for name, line in (("CITATION.cff", "version: {}\n"), ("CHANGELOG.md", "\n## {} – ")):
+        assert line.format(jaxgmm.__version__) in (root / name).read_text()
 
 
 def test_old_flat_names_still_work_and_say_where_they_have_gone():

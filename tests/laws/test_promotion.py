@@ -71,6 +71,17 @@ def test_a_run_and_what_follows(kind: str, family: str, weights: str):
     assert out[1].shape == (2, 2)
 
 
+@pytest.mark.parametrize("weighted", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_data_on_devices(weighted: bool, monkeypatch: pytest.MonkeyPatch):
+    """Programs look at what NumPy cannot read without a transfer, here as if that were all data."""
+    for module in ("_numerics.devices", "_numerics.inputs", "_fit.whitening"):
+        monkeypatch.setattr(f"jaxgmm.{module}.is_on_host", lambda _: False)
+    rows = jaxgmm.Rows(x, x[:, 0] ** 2 if weighted else None)
+    prior = jaxgmm.default_prior(rows, 2)
+    result = jaxgmm.fit(KEY, rows, jaxgmm.em(prior), 1, max_iter=2, moves=False)
+    assert np.isfinite(result.best.objective)
+
+
 @pytest.mark.slow
 def test_fits_selections_and_estimators():
     prior = jaxgmm.default_prior(np.asarray(x), 4)
