@@ -12,7 +12,7 @@ import jaxgmm
 
 def test_the_version_is_one():
     root = Path(__file__).parents[2]
-    for name, line in (("CITATION.cff", "version: {}\n"), ("CHANGELOG.md", "\n## {} – ")):
+    for name, line in (("CITATION.cff", "version: {}\n"), ("CHANGELOG.md", "\n## {} ")):
         assert line.format(jaxgmm.__version__) in (root / name).read_text()
 
 
