@@ -1,9 +1,10 @@
-"""Stars with measurement errors: the density of the true velocities, not of the noisy ones.
+"""Stars with measurement errors and a background: the density of the true velocities.
 
 Velocities of 3,000 stars in two streams and a wide halo; each star has an error of its own, often
-larger than a stream is wide. With the variances of the errors the fit is that of the true
-velocities (extreme deconvolution: Bovy, Hogg & Roweis 2011). Beside it stands a fit that takes the
-noisy values for true.
+larger than a stream is wide, and one of twenty is no star of these at all: its velocity may be any.
+With the variances of the errors the fit is that of the true velocities (extreme deconvolution:
+Bovy, Hogg & Roweis 2011), and with a background the strays widen no component. Beside it stand a
+fit without the background, and one that takes the noisy values for true.
 
     python examples/stars.py --output stars.png
 """
@@ -23,29 +24,39 @@ N = 3000
 MEANS = np.array([[-20.0, -10.0], [15.0, 5.0], [0.0, -5.0]])
 SPREADS = np.array([[[4.0, 0], [2, 3]], [[3.0, 0], [-2, 4]], [[30.0, 0], [5, 20]]])
 SHARES = np.array([0.35, 0.35, 0.3])
+STRAYS, LIMIT = 0.05, 250.0
 
 
-def draw(rng: np.random.Generator, n: int) -> np.ndarray:
-    """True velocities in km/s."""
+def draw(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """True velocities in km/s, and which are those of strays."""
     kind = rng.choice(3, n, p=SHARES)
-    return MEANS[kind] + np.einsum("nij,nj->ni", SPREADS[kind], rng.standard_normal((n, 2)))
+    x = MEANS[kind] + np.einsum("nij,nj->ni", SPREADS[kind], rng.standard_normal((n, 2)))
+    stray = rng.random(n) < STRAYS
+    return np.where(stray[:, None], rng.uniform(-LIMIT, LIMIT, x.shape), x), stray
 
 
 def main(output: Path) -> None:
     """Fit, print and draw."""
     rng = np.random.default_rng(0)
-    truth = draw(rng, N)
+    truth, stray = draw(rng, N)
     sd = rng.gamma(2.0, 4.0, truth.shape)  # km/s, of each star and direction
     observed = truth + sd * rng.standard_normal(truth.shape)
 
-    algorithm = jaxgmm.em(jaxgmm.flat_prior(3, 2))
+    clusters = jaxgmm.flat_prior(3, 2)
     rows = jaxgmm.Rows(observed, noise=sd**2)
+    both = jaxgmm.em(jaxgmm.with_background(clusters, rows))
     fits = {
-        "with errors": jaxgmm.fit(jax.random.key(0), rows, algorithm),
-        "values taken for true": jaxgmm.fit(jax.random.key(0), observed, algorithm),
+        "errors and background": jaxgmm.fit(jax.random.key(0), rows, both),
+        "errors alone": jaxgmm.fit(jax.random.key(0), rows, jaxgmm.em(clusters)),
+        "values taken for true": jaxgmm.fit(jax.random.key(0), observed, jaxgmm.em(clusters)),
     }
-    print(fits["with errors"].summary())
-    others = draw(rng, 10_000)
+    best = fits["errors and background"]
+    print(best.summary())
+    found = np.asarray(jaxgmm.responsibilities(best, rows))[:, 0] > 0.5
+    print(f"strays: {stray.sum()}, of which {found[stray].sum()} are found, beside")
+    share = float(jaxgmm.mixture(best).weights[0])
+    print(f"{found[~stray].sum()} other stars; a share of {share:.3f}")
+    others, _ = draw(rng, 10_000)
     print("mean log density of other stars without errors, nats:")
     for name, result in fits.items():
         print(f"{name:24} {float(jnp.mean(jaxgmm.log_prob(result, others))):.3f}")
@@ -54,18 +65,21 @@ def main(output: Path) -> None:
         jnp.asarray(MEANS, jnp.float32),
         jnp.asarray(SPREADS @ SPREADS.swapaxes(1, 2), jnp.float32),
     )
-    print(f"{'the truth':24} {float(jnp.mean(jaxgmm.log_prob(exact, others))):.3f}")
-    better = np.asarray(jaxgmm.impute(fits["with errors"], rows))
+    inside = jnp.exp(jaxgmm.log_prob(exact, others))
+    exact_log = jnp.log((1 - STRAYS) * inside + STRAYS / (2 * LIMIT) ** 2)
+    print(f"{'the truth':24} {float(jnp.mean(exact_log)):.3f}")
+    better = np.asarray(jaxgmm.impute(best, rows))
     print("root mean square error of a velocity, km/s:")
     for name, values in {"as observed": observed, "given the fit": better}.items():
         print(f"{name:24} {np.sqrt(np.mean((values - truth) ** 2)):.2f}")
 
-    figure = Figure(figsize=(12, 4.6), layout="constrained")
-    axes = figure.subplots(1, 3, sharex=True, sharey=True)
+    figure = Figure(figsize=(15, 4.4), layout="constrained")
+    axes = figure.subplots(1, 4, sharex=True, sharey=True)
     shown = {
         "true velocities": (truth, exact),
-        "observed, errors known": (observed, fits["with errors"]),
-        "observed, taken for true": (observed, fits["values taken for true"]),
+        "observed: errors and background": (observed, best),
+        "observed: errors alone": (observed, fits["errors alone"]),
+        "observed: taken for true": (observed, fits["values taken for true"]),
     }
     for ax, (title, (values, fitted)) in zip(axes, shown.items(), strict=True):
         ax.scatter(*values.T, s=2, c="#B0B0B0", linewidths=0)

@@ -50,6 +50,7 @@ from jaxgmm._mixture.sampled import (
     sampled_kl,
     sampled_log_prob,
 )
+from jaxgmm._model.background import with_background
 from jaxgmm._model.bounds import bound
 from jaxgmm._model.components.independent_normal_gamma import IndependentNormalGamma
 from jaxgmm._model.components.known_covariance import KnownCovariance
@@ -144,6 +145,7 @@ __all__ = [
     "to_arviz",
     "update",
     "views",
+    "with_background",
 ]
 
 # Flat names of version 0.1 that have moved, until version 0.3.

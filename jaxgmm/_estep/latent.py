@@ -16,11 +16,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxgmm._estep.moments import feature_noise
-from jaxgmm._estep.potentials import Potentials
+from jaxgmm._estep.potentials import Potentials, covariances_of
 from jaxgmm._estep.rows import Rows
 from jaxgmm._estep.structures import structure
 from jaxgmm._numerics.devices import varying_as
-from jaxgmm._numerics.special import LOG_2PI
+from jaxgmm._numerics.special import LOG_2PI, LOG_12
 
 # Up to so many features the updates are written out: a loop of short steps takes longer.
 _WRITTEN_OUT = 8
@@ -34,10 +34,13 @@ class Spread(NamedTuple):
             where features are independent.
         log_volume: ``const + D/2 log 2 pi + 1/2 log|covariance|``, the log of the integral of
             ``exp(logit)``: ``(K,)``.
+        box: whether component 0 is a box. One of what is known of a box, and of its sum with an
+            error, is again taken for a box, of their covariance.
     """
 
     covariance: Array
     log_volume: Array
+    box: Array | None = None
 
 
 class Latent(NamedTuple):
@@ -61,7 +64,7 @@ class Latent(NamedTuple):
 def spread_of(potentials: Potentials, rows: Rows) -> Spread:
     """What `latent` needs of the potentials, once for all rows."""
     kind, (k, d) = structure(potentials.structure), potentials.mean.shape
-    covariance = kind.covariance(potentials.factor)
+    covariance = covariances_of(potentials)
     half = kind.half_log_det(covariance, d)
     apart = kind.separate != "full"
     correlated = rows.noise is not None and rows.noise.ndim == 3
@@ -71,8 +74,11 @@ def spread_of(potentials: Potentials, rows: Rows) -> Spread:
         covariance = kind.variances(covariance, k, d)
     elif covariance.ndim == 2:
         covariance = covariance[None]
-    half = jnp.broadcast_to(half, (k,))
-    return Spread(covariance, potentials.const + 0.5 * d * LOG_2PI + half)
+    log_volume = potentials.const + 0.5 * d * LOG_2PI + jnp.broadcast_to(half, (k,))
+    if potentials.box is None:
+        return Spread(covariance, log_volume)
+    log_volume = log_volume.at[0].add(0.5 * d * (LOG_12 - LOG_2PI))
+    return Spread(covariance, log_volume, jnp.arange(k) == 0)
 
 
 def latent(rows: Rows, potentials: Potentials, spread: Spread) -> Latent:
@@ -95,6 +101,9 @@ def latent_of(rows: Rows, residual: Array, spread: Spread) -> Latent:
         noise = jnp.zeros_like(x) if rows.noise is None else _variances(rows)
         shift, within, squares, log_det = _jointly(noise, residual, seen, spread.covariance)
     n_seen = jnp.sum(seen, axis=0, dtype=x.dtype)
+    if spread.box is not None:
+        flat = (LOG_12 - LOG_2PI) * n_seen
+        squares = jnp.where(spread.box[:, None], flat[None], squares)
     own = spread.log_volume[:, None] - 0.5 * (LOG_2PI * n_seen)[None]
     return Latent(own - 0.5 * (log_det + squares), shift, within, squares, log_det)
 

@@ -6,11 +6,11 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from jaxgmm._estep.stats import Stats
-from jaxgmm._estep.structures import structure
+from jaxgmm._estep.structures import Structure, structure
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.arrays import masked_product
 from jaxgmm._numerics.pytree import pytree, replace, static
-from jaxgmm._numerics.special import LOG_2PI
+from jaxgmm._numerics.special import LOG_2PI, LOG_12
 
 
 @pytree
@@ -23,17 +23,48 @@ class Potentials:
         factor: a factor F of the precision ``F F^T``, of shape ``(K, D, D)`` for the full
             structure, ``(D, D)`` for tied, ``(K, D)`` for diag and ``(K,)`` for spherical.
         structure: name of the covariance structure (static).
+        box: None, or the covariance of component 0 if its density is that of a box, the same
+            everywhere: its factor is then 0.
     """
 
     const: Float[Array, "*R K"]
     mean: Float[Array, "*R K D"]
     factor: Float[Array, "..."]
     structure: str = static()
+    box: Float[Array, "..."] | None = None
 
 
-def add_log_weights(components: Potentials, log_weights: Float[Array, "*R K"]) -> Potentials:
-    """The potentials of a mixture from those of its components and the log weights."""
-    return replace(components, const=components.const + log_weights)
+def add_log_weights(
+    components: Potentials, log_weights: Float[Array, "*R K"], box: Array | None = None
+) -> Potentials:
+    """The potentials of a mixture from those of its components and the log weights.
+
+    With the covariance of a ``box`` component 0 has the density of that box in place of its own.
+    """
+    joint = replace(components, const=components.const + log_weights)
+    if box is None:
+        return joint
+    level = log_weights[0] + box_log_density(box, structure(joint.structure), joint.mean.shape[1])
+    const, factor = joint.const.at[0].set(level), joint.factor.at[0].set(0)
+    return replace(joint, const=const, factor=factor, box=box)
+
+
+def box_log_density(covariance: Array, kind: Structure, dimension: int) -> Float[Array, ""]:
+    """Log density inside of a box whose points have this covariance, of one component.
+
+    A side of length l has the variance ``l^2 / 12``, so that the volume is ``sqrt(12^D |Sigma|)``,
+    wherever the axes of the box point.
+    """
+    return -0.5 * dimension * LOG_12 - kind.half_log_det(covariance[None], dimension)[0]
+
+
+def covariances_of(potentials: Potentials) -> Array:
+    """The covariances behind the factors, in the structure's shape."""
+    kind, factor = structure(potentials.structure), potentials.factor
+    if potentials.box is None:
+        return kind.covariance(factor)
+    unit = jnp.eye(factor.shape[-1], dtype=factor.dtype) if factor.ndim == 3 else 1
+    return kind.covariance(factor.at[0].set(unit)).at[0].set(potentials.box)
 
 
 def expected_log_joint(stats: Stats, potentials: Potentials) -> Float[Array, ""]:

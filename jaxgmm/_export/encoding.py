@@ -86,6 +86,14 @@ def _type_of(label: str) -> tuple[Any, tuple[str, ...]]:
     return kind, getattr(kind, "_fields", ())
 
 
+def _defaults(kind: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """The fields that have a default, of a class of the package."""
+    if not dataclasses.is_dataclass(kind):
+        return {}
+    given = {f.name: f.default for f in dataclasses.fields(kind)}
+    return {n: given[n] for n in names if given[n] is not dataclasses.MISSING}
+
+
 @dataclasses.dataclass(frozen=True)
 class MissingOptimizer:
     """Stands in an `SVI` that was loaded for its optimiser, functions that no file can hold."""
@@ -185,7 +193,9 @@ class Reader:
 
     def build(self, name: str, fields: dict[str, Any]) -> Any:
         kind, names = _type_of(name)
-        if kind is None or set(names) != set(fields):
+        # a file of an earlier version lacks a later one's fields
+        whole = {**_defaults(kind, names), **fields}
+        if kind is None or set(names) != set(whole):
             raise CannotLoadError(
                 f"it has a {name} with the fields {', '.join(fields) or '-'}, but what is "
                 f"installed has {'none' if kind is None else 'one with ' + ', '.join(names)}; "

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Integer
 from jaxgmm._estep.assigned import from_labels, nearest_labels, random_stats
 from jaxgmm._estep.data import Data
 from jaxgmm._estep.rows import Rows, allowed
+from jaxgmm._estep.stats import Stats
 from jaxgmm._estep.stats import scale as scale_stats
 from jaxgmm._lane.seeds import (
     k_means_plus_plus,
@@ -51,6 +52,8 @@ STARTS = ("mixed", *SEEDINGS, "random_responsibilities")
 # small steps; on a CPU the cache for what each then does with its rows.
 _SEEDING = 1 << 24
 _CACHED = 1 << 20
+# The share of the rows that begin in the background: few beside outliers, enough to find them.
+_FAR = 0.05
 
 
 def seeding_of(start: Start, lane: int = 0) -> Seeding:
@@ -157,9 +160,33 @@ def posterior_from(
         few = assigned_rows(key, rows, k)
         labels = labels.astype(jnp.int32)
         stats = from_labels(few.x, labels, k, sample_weight=few.weight, structure=kind)
+        if prior.background:
+            labels = labels_beside_background(few, stats, unit_of(rows.x))
+            stats = from_labels(few.x, labels, k, sample_weight=few.weight, structure=kind)
         stats = scale_stats(stats, rows.total / jnp.sum(stats.count))
     components = prior.components.proper_or_default(*moments)
     return view.update(replace(prior, components=components), stats)
+
+
+def labels_beside_background(rows: Rows, stats: Stats, unit: Array) -> Integer[Array, " n"]:
+    """Labels of rows for a start with a background, from statistics of labels without one.
+
+    Each row has the label of the nearest cluster, and those that lie farthest from theirs have 0,
+    the background's.
+    """
+    may = allowed(rows.labels, stats.count.shape[0])
+    means = jnp.where(stats.count[1:, None] > 0, stats.mean[1:], jnp.inf)
+    among = None if may is None else may[:, 1:]
+    labels = 1 + nearest_labels(rows.x, means, unit, among)
+    gap = jnp.sum(((rows.x - stats.mean[labels]) / unit[None]) ** 2, axis=1)
+    if may is not None:
+        labels = jnp.where(jnp.any(may[:, 1:], axis=1), labels, 0)
+        gap = jnp.where(may[:, 0], gap, -jnp.inf)
+    if rows.weight is not None:
+        gap = jnp.where(rows.weight > 0, gap, -jnp.inf)
+    n_far = max(1, int(_FAR * rows.n_samples))
+    far = (gap >= lax.top_k(gap, n_far)[0][-1]) & (gap > -jnp.inf)
+    return jnp.where(far, 0, labels)
 
 
 def random_posterior(key: Array, data: Data, prior: Prior, start: Start, view: View) -> Prior:

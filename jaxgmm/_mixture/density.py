@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from jaxgmm._estep.log_evidence import row_log_evidence
 from jaxgmm._estep.padded import by_row
 from jaxgmm._estep.potentials import Potentials
-from jaxgmm._estep.row_logits import relative_row_logits, row_width
+from jaxgmm._estep.row_logits import relative_row_logits, row_logits, row_width
 from jaxgmm._estep.rows import Rows, Samples, allowed
 from jaxgmm._lane.state import State
 from jaxgmm._mixture.mixture import (
@@ -22,6 +22,7 @@ from jaxgmm._mixture.mixture import (
 from jaxgmm._numerics.blocks import map_blocks
 from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.programs import program
+from jaxgmm._numerics.pytree import replace
 
 
 @usage("jaxgmm.log_prob(result, x)")
@@ -60,16 +61,26 @@ def log_density(state: State | Mixture, rows: Rows) -> Array:
     """`log_prob` of checked rows."""
     if not is_predictive(state):
         return row_log_evidence(rows, view(state))
-    components, weights = state.posterior.components, state.posterior.weights
-    log_weights = jnp.log(weights.mean())
 
     def of_block(block: Rows) -> Array:
-        values = components.log_predictive(block.x, block.missing) + log_weights[None]
-        may = allowed(block.labels, log_weights.shape[0])
+        values = log_predictive_joint(state, block)
+        may = allowed(block.labels, values.shape[1])
         values = values if may is None else jnp.where(may, values, -jnp.inf)
         return jax.nn.logsumexp(values, axis=-1)
 
-    return map_blocks(of_block, rows.by_themselves, row_width(rows, components))
+    return map_blocks(of_block, rows.by_themselves, row_width(rows, state.posterior.components))
+
+
+def log_predictive_joint(state: State, rows: Rows) -> Float[Array, "N K"]:
+    """Log predictive density of rows without noise, and of each component."""
+    q = state.posterior
+    values = q.components.log_predictive(rows.x, rows.missing)
+    log_weights = jnp.log(q.weights.mean())
+    if q.background:
+        # known, so that its density does not depend on how the posterior is read
+        joint = row_logits(replace(rows, labels=None), state.potentials)[:, 0]
+        values = values.at[:, 0].set(joint - q.weights.expectation()[0])
+    return values + log_weights[None]
 
 
 _log_prob = program()(log_density)

@@ -40,7 +40,10 @@ def draw_samples(key: Array, state: State | Mixture, n: int) -> tuple[Array, Arr
     m = estimate(state)
     component = jax.random.categorical(component_key, jnp.log(m.weights), shape=(n,))
     if is_predictive(state):
-        return state.posterior.components.sample_predictive(x_key, component), component
+        draws = state.posterior.components.sample_predictive(x_key, component)
+        if m.background:
+            draws = jnp.where((component == 0)[:, None], m.in_box(x_key, n), draws)
+        return draws, component
     return m.draw(x_key, component), component
 
 
@@ -80,7 +83,7 @@ def sample_posterior(key: Array, state: State | Fitted, n: int) -> Mixture:
 @functools.partial(jax.jit, static_argnames="n")
 def _sample_posterior(key: Array, q: Prior, n: int) -> Mixture:
     def one(key: Array) -> Mixture:
-        point, log_weights = draw(key, q)
+        point, log_weights, _ = draw(key, q)
         kind = structure(point.structure)
         covariances = kind.matrices(kind.covariance(point.factor), *point.mean.shape)
         return Mixture(jnp.exp(log_weights), point.mean, covariances)

@@ -152,9 +152,10 @@ def prior_gradient(
 def _prior_gradient(state: State, rows: Rows) -> Prior:
     def objective(prior: Prior) -> Array:
         # what is not learnt is the prior's own
-        q = Prior(
-            _learnt(state.posterior.weights, prior.weights),
-            _learnt(state.posterior.components, prior.components),
+        q = replace(
+            prior,
+            weights=_learnt(state.posterior.weights, prior.weights),
+            components=_learnt(state.posterior.components, prior.components),
         )
         return _elbo(replace(state, prior=prior, posterior=q), rows)
 

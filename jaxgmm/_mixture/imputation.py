@@ -20,6 +20,7 @@ from jaxgmm._numerics.blocks import map_blocks
 from jaxgmm._numerics.calls import described, usage
 from jaxgmm._numerics.checks import check_positive_int
 from jaxgmm._numerics.programs import program
+from jaxgmm._numerics.pytree import replace
 
 
 @usage("jaxgmm.impute(result, rows)")
@@ -85,7 +86,8 @@ def _means(model: State | Mixture, rows: Rows) -> Array:
 
 @functools.partial(jax.jit, static_argnames="number")
 def _draws(key: Array, model: State | Mixture, rows: Rows, number: int) -> Array:
-    potentials, m = plug_in(model), estimate(model)
+    # given what is known of it, a value of the background is drawn as a normal one
+    potentials, m = plug_in(model), replace(estimate(model), background=False)
 
     def of_block(block: Rows, keys: Array) -> Array:
         # a joint draw of values and observations, moved to what was observed (Matheron's rule)

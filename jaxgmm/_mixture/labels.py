@@ -58,6 +58,8 @@ def order_components(named: Named | Fitted, by: str = "mean", feature: int = 0) 
         key = m.means[:, feature]
     else:
         key = jnp.broadcast_to(m.kind.half_log_det(m.covariance, m.means.shape[1]), m.weights.shape)
+    if m.background:  # it stays component 0
+        key = key.at[0].set(-jnp.inf)
     return rename(model, jnp.argsort(key, stable=True))
 
 
@@ -92,7 +94,10 @@ def align(named: Named | Fitted, reference: Model) -> Named:
             f"the reference's means have shape {target.means.shape}, but those to align have "
             f"shape {m.means.shape}; they must have as many components and features."
         )
-    return rename(model, assignment(m.means, target))
+    if not m.background:
+        return rename(model, assignment(m.means, target))
+    clusters = target.separate().without_first()
+    return rename(model, jnp.append(0, 1 + assignment(m.means[1:], clusters)))
 
 
 def assignment(means: Float[Array, "K D"], target: Estimate) -> Int[Array, " K"]:
@@ -129,4 +134,5 @@ def _renamed(distribution: Prior, order: Array) -> Prior:
 
     weights = distribution.weights
     moved = {name: getattr(weights, name)[order] for name in weights.expected_shapes()}
-    return Prior(replace(weights, **moved), distribution.components.reorder(order))
+    components = distribution.components.reorder(order)
+    return replace(distribution, weights=replace(weights, **moved), components=components)

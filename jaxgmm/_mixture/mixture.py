@@ -107,11 +107,17 @@ def estimate(state: State | Mixture) -> Estimate:
     return Estimate(*check_mixture(state), "full")
 
 
+def has_background(model: State | Mixture) -> bool:
+    """Whether component 0 has the density of a box, see `with_background`."""
+    return isinstance(model, State) and model.prior.background
+
+
 def mixture(state: Model) -> Mixture:
     """The fitted mixture: the estimate of EM, or ``E[pi]``, ``E[mu]`` and ``E[Lambda]^-1``.
 
     Like all functions of a fit it takes the `State` of one lane, or a `Result` or `Selection`,
-    whose best state counts. A `Mixture` is returned as it is.
+    whose best state counts. A `Mixture` is returned as it is. All components are normal: a
+    background is the normal distribution with the mean and the covariance of its box.
 
     Example:
         >>> import jax, jaxgmm

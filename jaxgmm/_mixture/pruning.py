@@ -4,7 +4,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgmm._lane.state import Fitted, State, state_of
-from jaxgmm._model.prior import Prior
 from jaxgmm._numerics.checks import check_positive
 from jaxgmm._numerics.pytree import replace
 
@@ -46,14 +45,17 @@ def prune(state: State | Fitted, least: float = 0.5) -> State:
             "that you do not want from the prior."
         )
     count = np.asarray(q.weights.counts(prior.weights))
-    kept = jnp.asarray(np.flatnonzero(count >= least))
+    # a background stays component 0, however few samples it has
+    first = prior.background & (np.arange(len(count)) == 0)
+    kept = jnp.asarray(np.flatnonzero((count >= least) | first))
     if kept.size == 0:
         raise ValueError(
             f"no component has {least} samples: the largest number is {count.max():.3g}; lower "
             "least."
         )
     weights = prior.weights.kept(kept)
-    smaller = Prior(weights, prior.components.reorder(kept))
-    posterior = Prior(weights.update(jnp.asarray(count)[kept]), q.components.reorder(kept))
+    smaller = replace(prior, weights=weights, components=prior.components.reorder(kept))
+    weights = weights.update(jnp.asarray(count)[kept])
+    posterior = replace(q, weights=weights, components=q.components.reorder(kept))
     unknown = jnp.full_like(state.objective, -jnp.inf)
     return replace(state, prior=smaller, posterior=posterior, objective=unknown, memory=())

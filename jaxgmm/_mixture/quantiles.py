@@ -15,6 +15,7 @@ from jaxgmm._mixture.mixture import (
     Model,
     check_fitted,
     estimate,
+    has_background,
     is_predictive,
     mixture,
 )
@@ -100,6 +101,11 @@ def _quantile(state: State | Mixture, p: Array, feature: int) -> Array:
 def _check_feature(model: Any, feature: int | None, what: str) -> tuple[State | Mixture, int, Any]:
     """The model, the feature's index and the dtype of the density."""
     model = check_fitted(model, what)
+    if has_background(model):
+        raise ValueError(
+            f"{what} has no formula for a background; give it jaxgmm.mixture(result), in which "
+            "the background is a normal component."
+        )
     means = jax.eval_shape(mixture, model).means
     d = means.shape[1]
     if feature is None and d > 1:

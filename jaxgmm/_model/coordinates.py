@@ -47,9 +47,10 @@ def known_coordinates(q: Prior) -> dict[str, Array]:
 def posterior_of(prior: Prior, coordinates: dict[str, Any], total: Array, view: View) -> Prior:
     """The posterior with these coordinates, of ``total`` samples where they are a point's."""
     if not view.point:
-        return Prior(
-            constrain(prior.weights, coordinates["weights"]),
-            constrain(prior.components, coordinates["components"]),
+        return replace(
+            prior,
+            weights=constrain(prior.weights, coordinates["weights"]),
+            components=constrain(prior.components, coordinates["components"]),
         )
     m, maps = Mode().estimate(prior), _point_maps(prior)
     point = {name: forward(t, coordinates[name]) for name, t in maps.items()}

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from jaxgmm._estep.potentials import Potentials
+from jaxgmm._estep.potentials import Potentials, add_log_weights
 from jaxgmm._estep.structures import structure
+from jaxgmm._numerics import linalg
 from jaxgmm._numerics.pytree import pytree, replace, static
 from jaxgmm._numerics.special import LOG_2PI
 
@@ -25,12 +26,14 @@ class Estimate:
         means: ``(K, D)``.
         covariance: ``(K, D, D)`` full, ``(D, D)`` tied, ``(K, D)`` diag, ``(K,)`` spherical.
         structure: name of the covariance structure (static).
+        background: whether component 0 has the density of a box (static), see `with_background`.
     """
 
     weights: Float[Array, "*R K"]
     means: Float[Array, "*R K D"]
     covariance: Float[Array, "..."]
     structure: str = static()
+    background: bool = static(default=False)
 
     @property
     def kind(self) -> "Structure":
@@ -51,15 +54,39 @@ class Estimate:
         used = self.weights > 0
         # masked so that an empty component has no NaN in its gradient
         log_weights = jnp.where(used, jnp.log(jnp.where(used, self.weights, 1)), -jnp.inf)
-        const = log_weights + jnp.broadcast_to(log_det - 0.5 * d * LOG_2PI, (k,))
-        return Potentials(const, self.means, factor, self.structure)
+        const = jnp.broadcast_to(log_det - 0.5 * d * LOG_2PI, (k,))
+        box = self.covariance[0] if self.background else None
+        return add_log_weights(
+            Potentials(const, self.means, factor, self.structure), log_weights, box
+        )
 
     def draw(self, key: Array, component: Int[Array, " n"]) -> Float[Array, "n D"]:
         """One draw from each given component, differentiable in the estimate."""
         noise = jax.random.normal(key, (component.shape[0], self.means.shape[1]), self.means.dtype)
         m = self.separate()
         root = m.kind.root(m.covariance)[component]
-        return self.means[component] + m.kind.colour(root, noise)
+        draws = self.means[component] + m.kind.colour(root, noise)
+        if not self.background:
+            return draws
+        return jnp.where((component == 0)[:, None], self.in_box(key, component.shape[0]), draws)
+
+    def without_first(self) -> "Estimate":
+        """The components but number 0, of separate covariances; the weights' sum is below 1."""
+        parts = (self.weights[1:], self.means[1:], self.covariance[1:])
+        return Estimate(*parts, self.structure)
+
+    def in_box(self, key: Array, n: int) -> Float[Array, "n D"]:
+        """Draws from the box of component 0, whose sides are along the covariance's axes."""
+        side = jnp.sqrt(12 * self.covariance[0])
+        if self.covariance.ndim == 3:
+            variances, axes = jnp.linalg.eigh(self.covariance[0])
+            side = jnp.sqrt(12 * variances)
+        shape = (n, self.means.shape[1])
+        side = jnp.broadcast_to(side, shape[1:])[None]
+        place = jax.random.uniform(key, shape, self.means.dtype, -0.5, 0.5) * side
+        if self.covariance.ndim == 3:
+            place = linalg.matmul(place, axes.T)
+        return self.means[:1] + place
 
     def separate(self) -> "Estimate":
         """The same estimate, with a separate covariance for every component."""

@@ -25,7 +25,8 @@ def pad(prior: Prior, n_components: int) -> Prior:
         return as_array(np.pad(np.asarray(a), edges, mode="edge"))
 
     own = {name: longer(a) for name, a in prior.components.own_fields().items()}
-    return Prior(prior.weights.padded(n_absent), replace(prior.components, **own))
+    components = replace(prior.components, **own)
+    return replace(prior, weights=prior.weights.padded(n_absent), components=components)
 
 
 def completed(prior: Prior, mean: Array, covariance: Array) -> Prior:
@@ -44,4 +45,5 @@ def completed(prior: Prior, mean: Array, covariance: Array) -> Prior:
 def unpad(q: Prior, n_components: int) -> Prior:
     """The posterior of the first components alone: the inverse of `pad`."""
     own = {name: first(a, n_components) for name, a in q.components.own_fields().items()}
-    return Prior(q.weights.truncated(n_components), replace(q.components, **own))
+    components = replace(q.components, **own)
+    return replace(q, weights=q.weights.truncated(n_components), components=components)

@@ -11,7 +11,7 @@ from jaxgmm._model.components.base import Components
 from jaxgmm._model.families import Weights
 from jaxgmm._model.known import put_known, tamed
 from jaxgmm._numerics.affine import Affine
-from jaxgmm._numerics.pytree import all_finite, pytree, replace
+from jaxgmm._numerics.pytree import all_finite, pytree, replace, static
 
 # Fields of a family of its own are no part of the protocols: type checkers let them through, and
 # the tests check the protocols.
@@ -33,6 +33,8 @@ class Prior:
         components: `NormalWishart` (full covariances), `TiedNormalWishart`, `NormalGamma`
             (diagonal), `SphericalNormalGamma`, `IndependentNormalGamma` (diagonal or spherical)
             or `KnownCovariance`.
+        background: whether component 0 has the density of a box, the same everywhere (static); see
+            `with_background`.
 
     Example:
         >>> import jax.numpy as jnp, jaxgmm
@@ -46,6 +48,7 @@ class Prior:
 
     weights: AnyWeights
     components: AnyComponents
+    background: bool = static(default=False)
 
     @property
     def n_components(self) -> int:
@@ -64,18 +67,24 @@ class Prior:
         """Number of free parameters of the mixture: the df of `bic` and `aic`."""
         return self.weights.n_parameters + self.components.n_parameters
 
+    @property
+    def box(self) -> Array | None:
+        """The covariance of the background's box, in the structure's shape; None without one."""
+        return self.components.mean_covariance()[0] if self.background else None
+
     def mapped(self, to: Affine) -> "Prior":
         """The same distribution in other coordinates of the data."""
-        return Prior(self.weights, self.components.mapped(to))
+        return replace(self, components=self.components.mapped(to))
 
     def put_known(self, prior: "Prior") -> "Prior":
         """The same distribution with all that a prior knows in its place."""
         weights = put_known(self.weights, prior.weights)
-        return Prior(weights, put_known(self.components, prior.components))
+        components = put_known(self.components, prior.components)
+        return replace(self, weights=weights, components=components)
 
     def tamed(self) -> "Prior":
         """The same distribution with strengths of 1 in the place of infinite ones."""
-        return Prior(tamed(self.weights), tamed(self.components))
+        return replace(self, weights=tamed(self.weights), components=tamed(self.components))
 
     def is_finite(self) -> Array:
         """Whether all hyperparameters are finite, but for the strengths of what is known."""
@@ -111,7 +120,7 @@ def update(
     """
     known = None if current is None else current.components
     components = prior.components.update(stats, known, point=point)
-    return Prior(prior.weights.update(stats.count), components)
+    return replace(prior, weights=prior.weights.update(stats.count), components=components)
 
 
 def best_order(prior: Prior, count: Array, *, point: bool) -> Array:
@@ -144,7 +153,7 @@ def put_in_order(prior: Prior, stats: Stats, current: Prior, *, point: bool) -> 
 def reorder_posterior(prior: Prior, q: Prior, order: Array) -> Prior:
     """A posterior that some counts led to, with its components and its sticks in another order."""
     weights = prior.weights.update(q.weights.counts(prior.weights)[order])
-    return Prior(weights, q.components.reorder(order))
+    return replace(q, weights=weights, components=q.components.reorder(order))
 
 
 def interpolate(a: Prior, b: Prior, rho: ArrayLike) -> Prior:
@@ -159,4 +168,5 @@ def interpolate(a: Prior, b: Prior, rho: ArrayLike) -> Prior:
         [1. 1.]
     """
     rho = jnp.asarray(rho, a.dtype)
-    return Prior(a.weights.interpolate(b.weights, rho), a.components.interpolate(b.components, rho))
+    weights = a.weights.interpolate(b.weights, rho)
+    return replace(a, weights=weights, components=a.components.interpolate(b.components, rho))

@@ -20,7 +20,7 @@ from jaxgmm._model.bounds import kl_divergence
 from jaxgmm._model.estimate import Estimate
 from jaxgmm._model.prior import Prior, update
 from jaxgmm._numerics.affine import Affine
-from jaxgmm._numerics.pytree import pytree, static
+from jaxgmm._numerics.pytree import pytree, replace, static
 
 Divergence = Literal["closed_form", "sampled", "sticking_the_landing"]
 DIVERGENCES: tuple[Divergence, ...] = ("closed_form", "sampled", "sticking_the_landing")
@@ -67,10 +67,11 @@ class View:
         eps = jnp.finfo(estimate.means.dtype).eps
         count = total * jnp.maximum(estimate.weights, eps)
         n_means = prior.components.means_in_mode(prior.weights.present()) if self.point else None
-        return Prior(
-            prior.weights.with_weights(estimate.weights, total, point=self.point),
-            prior.components.with_parameters(estimate.means, estimate.covariance, count, n_means),
+        weights = prior.weights.with_weights(estimate.weights, total, point=self.point)
+        components = prior.components.with_parameters(
+            estimate.means, estimate.covariance, count, n_means
         )
+        return replace(prior, weights=weights, components=components)
 
     def update(self, prior: Prior, stats: Stats, current: Prior | None = None) -> Prior:
         """The conjugate update, Bishop 2006, eq. 10.58 to 10.63; see `jaxgmm.update`."""
@@ -113,7 +114,7 @@ class Mode(View):
 
     def potentials(self, q: Prior) -> Potentials:
         components = q.components.mode(self.reg_covar, q.weights.present())
-        return add_log_weights(components, q.weights.mode())
+        return add_log_weights(components, q.weights.mode(), q.box)
 
     def penalty(self, q: Prior, prior: Prior) -> Float[Array, ""]:
         present = prior.weights.present()
@@ -126,7 +127,7 @@ class Mode(View):
         covariance = c.mode_covariance(q.weights.present())
         if c.precisions.learnt:
             covariance = structure(c.structure).regularise(covariance, self.reg_covar)
-        return Estimate(jnp.exp(q.weights.mode()), c.mean, covariance, c.structure)
+        return Estimate(jnp.exp(q.weights.mode()), c.mean, covariance, c.structure, q.background)
 
 
 @pytree
@@ -147,7 +148,7 @@ class Expectation(View):
     name = "expectation"
 
     def potentials(self, q: Prior) -> Potentials:
-        return add_log_weights(q.components.expectation(), q.weights.expectation())
+        return add_log_weights(q.components.expectation(), q.weights.expectation(), q.box)
 
     def penalty(self, q: Prior, prior: Prior) -> Float[Array, ""]:
         return kl_divergence(q, prior)
@@ -155,7 +156,7 @@ class Expectation(View):
     def estimate(self, q: Prior) -> Estimate:
         """``E[pi]``, ``E[mu]`` and ``E[Lambda]^-1``."""
         c = q.components
-        return Estimate(q.weights.mean(), c.mean, c.mean_covariance(), c.structure)
+        return Estimate(q.weights.mean(), c.mean, c.mean_covariance(), c.structure, q.background)
 
 
 @pytree
@@ -201,15 +202,16 @@ class Draw(NamedTuple):
 
     components: Potentials
     log_weights: Float[Array, " K"]
+    box: Array | None = None
 
     def potentials(self) -> Potentials:
-        return add_log_weights(self.components, self.log_weights)
+        return add_log_weights(self.components, self.log_weights, self.box)
 
 
 def draw(key: Array, q: Prior) -> Draw:
     """A reparameterised draw of the parameters, differentiable in ``q``."""
     weights_key, components_key = jax.random.split(key)
-    return Draw(q.components.sample(components_key), q.weights.sample(weights_key))
+    return Draw(q.components.sample(components_key), q.weights.sample(weights_key), q.box)
 
 
 def log_density(q: Prior, point: Draw) -> Float[Array, ""]:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from jaxgmm._numerics.arrays import led
 
 LOG_2PI = math.log(2.0 * math.pi)
+LOG_12 = math.log(12.0)
 LOG_2 = math.log(2.0)
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Ellipse
 
 from jaxgmm._lane.state import State
-from jaxgmm._mixture.mixture import Mixture
+from jaxgmm._mixture.mixture import Mixture, has_background
 from jaxgmm._numerics.calls import usage
 from jaxgmm.plot._model import as_mixture, check_features, check_names, drawable, parameters
 from jaxgmm.plot._style import axes_or_new, style
@@ -32,8 +32,8 @@ def ellipses(
     ``E[Lambda]^-1``, as in `jaxgmm.mixture`.
 
     A component with less than a hundredth of the mixture is drawn in thin lines. A component
-    without weight is left out, and so is a component whose parameters are not finite, as in a
-    failed lane. If a covariance is singular, its ellipse is a line.
+    without weight is left out, and so are a background and a component whose parameters are not
+    finite, as in a failed lane. If a covariance is singular, its ellipse is a line.
 
     Args:
         model: a fit, of which the best state counts, or a `Mixture`.
@@ -63,7 +63,9 @@ def ellipses(
 
     ax = axes_or_new(ax)
     flat = parameters(own, chosen)
-    for k in np.flatnonzero(drawable(flat)):
+    drawn = drawable(flat)
+    drawn[0] &= not has_background(model)
+    for k in np.flatnonzero(drawn):
         colour, marker, line = style(int(k))
         width = 1.6 if flat.weights[k] >= 0.01 else 0.7
         variances, vectors = np.linalg.eigh(flat.covariances[k])

@@ -12,7 +12,7 @@ from jaxgmm._estep.potentials import logits
 from jaxgmm._estep.rows import Rows
 from jaxgmm._lane.state import State
 from jaxgmm._mixture.algebra import marginal_of
-from jaxgmm._mixture.density import responsibilities_at
+from jaxgmm._mixture.density import log_predictive_joint, responsibilities_at
 from jaxgmm._mixture.mixture import Mixture, check_fitted, is_predictive, mixture, view
 from jaxgmm._numerics.blocks import map_blocks
 
@@ -115,9 +115,5 @@ def _logits(model: Mixture, x: Array) -> Array:
 
 @jax.jit
 def _predictive(state: State, x: Array) -> Array:
-    components, log_weights = state.posterior.components, jnp.log(state.posterior.weights.mean())
-
-    def rows(block: Array) -> Array:
-        return components.log_predictive(block) + log_weights[None]
-
-    return map_blocks(rows, x, 3 * components.mean.size)
+    size = 3 * state.posterior.components.mean.size
+    return map_blocks(lambda block: log_predictive_joint(state, Rows(block)), x, size)

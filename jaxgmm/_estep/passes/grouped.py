@@ -14,7 +14,7 @@ from jax import Array, lax
 
 from jaxgmm._estep.passes.automatic import automatic_pass
 from jaxgmm._estep.passes.common import Sums, add_compensated, finite_const
-from jaxgmm._estep.potentials import Potentials
+from jaxgmm._estep.potentials import Potentials, covariances_of
 from jaxgmm._estep.rows import Rows
 from jaxgmm._estep.stats import Stats, merge
 from jaxgmm._estep.structures import structure
@@ -22,7 +22,7 @@ from jaxgmm._numerics import linalg
 from jaxgmm._numerics.arrays import led
 from jaxgmm._numerics.devices import varying_as
 from jaxgmm._numerics.pytree import replace
-from jaxgmm._numerics.special import LOG_2PI
+from jaxgmm._numerics.special import LOG_2PI, LOG_12
 
 
 class Regression(NamedTuple):
@@ -46,14 +46,17 @@ def regression(potentials: Potentials, missing: Array) -> Regression:
     kind, (k, d) = structure(potentials.structure), potentials.mean.shape
     seen, dtype = ~missing, potentials.mean.dtype
     n_missing = jnp.sum(missing, dtype=dtype)
-    covariance = kind.covariance(potentials.factor)
+    covariance = covariances_of(potentials)
+    unit: Array | float = LOG_2PI
+    if potentials.box is not None:
+        unit = jnp.full((k,), LOG_2PI, dtype).at[0].set(LOG_12)
     if kind.separate != "full":
         variances = kind.variances(covariance, k, d)
         # with a factor for each feature, whatever the structure has
         factor = jnp.broadcast_to(jnp.where(seen[None], 1 / jnp.sqrt(variances), 0), (k, d))
         lost = jnp.sum(jnp.where(missing[None], jnp.log(variances), 0), axis=1)
-        const = potentials.const + 0.5 * (n_missing * LOG_2PI + lost)
-        known = Potentials(const, potentials.mean, factor, "diag")
+        const = potentials.const + 0.5 * (n_missing * unit + lost)
+        known = Potentials(const, potentials.mean, _flat(factor, potentials), "diag")
         return Regression(known, None, jnp.where(missing[None], variances, 0), seen)
     both = (seen[:, None] & seen[None]).astype(dtype)
     eye = jnp.diag(missing.astype(dtype))
@@ -63,10 +66,15 @@ def regression(potentials: Potentials, missing: Array) -> Regression:
     gain = linalg.matmul(covariance, linalg.matmul(factor, jnp.swapaxes(factor, -1, -2)))
     within = linalg.symmetrize(covariance - linalg.matmul(gain, covariance))
     lost = kind.half_log_det(covariance, d) - linalg.log_det(root)
-    const = potentials.const + 0.5 * n_missing * LOG_2PI + lost
+    const = potentials.const + 0.5 * n_missing * unit + lost
+    factor = _flat(factor, potentials)
     known = Potentials(const, potentials.mean, factor, potentials.structure)
     gain, within = (a if a.ndim == 3 else a[None] for a in (gain, within))
     return Regression(known, gain, within, seen)
+
+
+def _flat(factor: Array, potentials: Potentials) -> Array:
+    return factor if potentials.box is None else factor.at[0].set(0)
 
 
 def completed_sums(sums: Sums, found: Regression, kind: Any) -> Sums:
