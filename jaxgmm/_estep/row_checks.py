@@ -12,6 +12,7 @@ from jaxgmm._estep.moments import feature_noise
 from jaxgmm._estep.rows import Rows, Samples, floats_of
 from jaxgmm._numerics.calls import described
 from jaxgmm._numerics.checks import check_samples, check_weights, is_traced
+from jaxgmm._numerics.devices import for_everyone, is_local
 from jaxgmm._numerics.inputs import some_rows, unmasked
 
 
@@ -57,6 +58,12 @@ def _checked_noise(noise: Any, x: Array) -> Array | None:
     noise = jnp.asarray(noise, x.dtype)
     if is_traced(noise):
         return noise
+    if not is_local(noise):  # what no process has alone is looked at roughly, by all
+        if not for_everyone(_may_be_noise, noise):
+            raise ValueError(
+                "noise must be finite, and 0 or more, but some row of some process is not."
+            )
+        return noise
     values = np.asarray(noise, np.float64)
     bad = ~np.isfinite(values).reshape(n, -1).all(axis=1)
     if bad.any():
@@ -79,6 +86,12 @@ def _checked_noise(noise: Any, x: Array) -> Array | None:
     return noise
 
 
+def _may_be_noise(noise: Any) -> Any:
+    n, d = noise.shape[0], noise.shape[-1]
+    variances = feature_noise(noise, (n, d))
+    return jnp.isfinite(noise).all() & (variances >= 0).all()
+
+
 def _checked_labels(labels: Any, n_samples: int) -> Array | None:
     """Labels (N,) of 32 bits, or allowed components (N, K)."""
     if labels is None:
@@ -91,7 +104,7 @@ def _checked_labels(labels: Any, n_samples: int) -> Array | None:
     ):
         labels = jnp.asarray(array, jnp.int32 if kind in "iu" else bool)
         if not is_traced(labels):
-            _check_label_values(np.asarray(labels))
+            _check_label_values(labels if is_local(labels) else _few_labels(labels))
         return labels
     raise ValueError(
         f"labels must be integers ({n_samples},), -1 where the component is not known, or booleans "
@@ -100,7 +113,18 @@ def _checked_labels(labels: Any, n_samples: int) -> Array | None:
     )
 
 
-def _check_label_values(labels: np.ndarray) -> None:
+def _few_labels(labels: Array) -> Any:
+    """What no process has alone: its extremes, or whether rows and components are allowed any."""
+    if labels.ndim == 1:
+        return for_everyone(lambda a: jnp.stack([a.min(), a.max()]), labels)
+    raise ValueError(
+        "labels of rows that lie on several processes must be integers (N,), but these are "
+        f"{described(labels)}."
+    )
+
+
+def _check_label_values(given: Any) -> None:
+    labels = np.asarray(given)
     if labels.ndim == 1:
         if (labels < -1).any():
             raise ValueError(
@@ -133,7 +157,7 @@ def check_labels(rows: Rows, n_components: int, ordered: bool) -> None:
             f"prior is of {n_components}."
         )
     if labels.ndim == 1 and not is_traced(labels):
-        bad = np.asarray(labels) >= n_components
+        bad = np.asarray(labels if is_local(labels) else _few_labels(labels)) >= n_components
         if bad.any():
             raise ValueError(
                 f"labels must be from -1 to {n_components - 1} for {n_components} components, but "

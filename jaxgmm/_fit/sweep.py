@@ -92,7 +92,7 @@ class Sweep:
 
     def _shift(self) -> np.ndarray:
         """What the log density of each padded row gains on the way back to the data's units."""
-        shift = np.asarray(self.coordinates.log_det, self.rows.x.dtype)
+        shift = np.asarray(self.coordinates.log_dets(), self.rows.x.dtype)
         more = self.coordinates.rows.n_samples - self.rows.n_samples
         return np.pad(shift, (0, more)) if shift.ndim else shift
 

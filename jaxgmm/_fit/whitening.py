@@ -36,7 +36,7 @@ from jaxgmm._lane.status import Status
 from jaxgmm._model.checks import is_bounded
 from jaxgmm._numerics.affine import Affine
 from jaxgmm._numerics.arrays import as_array
-from jaxgmm._numerics.devices import is_on_host
+from jaxgmm._numerics.devices import for_everyone, is_on_host
 from jaxgmm._numerics.programs import program
 from jaxgmm._numerics.pytree import replace
 
@@ -54,8 +54,7 @@ class Whitening:
     Attributes:
         rows: in these coordinates.
         to: the map from the data's units; NumPy arrays of 64 bits.
-        log_det: what the log density of a sample gains on the way back, in nats: one number, or
-            ``(N,)`` where it depends on which values are missing.
+        missing: which values of the data are missing, or None.
     """
 
     def __init__(self, x: Any, rows: Rows, algorithm: Algorithm | State, pads: bool = False):
@@ -70,7 +69,7 @@ class Whitening:
         measure = _measure(values, rows, on_host)
         apart = not rows.is_complete
         self.to = to = coordinates_of(measure, rows.n_features, kind, alike, apart, limits)
-        self.log_det = _log_dets(rows, to)
+        self.missing = rows.missing
         if on_host:
             values = moved_on_host(values, to, rows.x.dtype)
             z = as_array(values)
@@ -120,10 +119,24 @@ class Whitening:
 
     def gain(self, weight: Any, total: float) -> float:
         """What a log-likelihood gains on the way back: of rows of given weights, and their sum."""
-        if np.ndim(self.log_det) == 0:
-            return float(self.log_det) * total
-        weight = 1.0 if weight is None else np.asarray(weight, np.float64)
-        return float(np.sum(self.log_det * weight))
+        if self.missing is None:
+            return self.to.log_det() * total
+        seen = np.asarray(for_everyone(_seen, self.missing, weight), np.float64)
+        return float(seen @ self._log_scales())
+
+    def log_dets(self) -> Any:
+        """What the log density of a sample gains on the way back, in nats: one number, or ``(N,)``.
+
+        It depends on which values are missing, and is the volume of those that a row has.
+        """
+        if self.missing is None:
+            return self.to.log_det()
+        return ~np.asarray(self.missing) @ self._log_scales()
+
+    def _log_scales(self) -> np.ndarray:
+        """Logs of what the features are multiplied by, where each is scaled by itself."""
+        matrix, d = self.to.matrix, self.rows.n_features
+        return np.log(np.broadcast_to(np.diag(matrix) if np.ndim(matrix) == 2 else matrix, d))
 
     def back(
         self, states: State, algorithm: Any, weight: Any, total: float
@@ -157,13 +170,11 @@ def _measure(values: Any, rows: Rows, on_host: bool) -> Measure:
     return measured_on_devices(rows.completed())
 
 
-def _log_dets(rows: Rows, to: Affine) -> Any:
-    """What each row's log density gains on the way back: the volume of the values it has."""
-    if rows.missing is None:
-        return to.log_det()
-    square = np.ndim(to.matrix) == 2
-    factors = np.broadcast_to(np.diag(to.matrix) if square else to.matrix, rows.n_features)
-    return ~np.asarray(rows.missing) @ np.log(factors)
+def _seen(missing: Any, weight: Any) -> Any:
+    """The weight of the values of each feature that are known, ``(D,)``."""
+    if weight is None:
+        return (~missing).sum(axis=0)
+    return missing.__array_namespace__().where(missing, 0, weight[:, None]).sum(axis=0)
 
 
 def into(tree: Any, to: Affine, led: bool = False) -> Any:

@@ -104,6 +104,12 @@ def test_two_processes_hold_half_each(axis: str):
     np.testing.assert_allclose(a["means"], jaxgmm.mixture(alone.best).means, rtol=1e-4)
     if axis == "data":
         assert "NaN or infinity in some row of some process" in a["error"]
+        missing = np.random.default_rng(1).uniform(size=x.shape) < 0.1
+        for name, noise in (("gaps", None), ("noise", np.full(x.shape, 0.01))):
+            rows = jaxgmm.Rows(x, missing=missing, noise=noise)
+            algorithm = jaxgmm.em(jaxgmm.flat_prior(3, 2))
+            alone = jaxgmm.fit(KEY, rows, algorithm, 4, max_iter=20, moves=False)
+            assert a[name] == pytest.approx(float(alone.best.objective), rel=1e-9)
 
 
 def test_bad_meshes(monkeypatch: pytest.MonkeyPatch):

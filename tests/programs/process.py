@@ -31,6 +31,16 @@ found = {
     "objective": np.asarray(result.states.objective).tolist(),
     "means": means.tolist(),
 }
+gaps = np.random.default_rng(1).uniform(size=x.shape) < 0.1
+if axis == "data":
+    own = slice(136 * rank, 136 * (rank + 1))
+    parts = [np.where(gaps, np.nan, x)[own], np.full(x.shape, 0.01)[own], np.full(len(x), -1)[own]]
+    spread = [NamedSharding(mesh, PartitionSpec("data")) for _ in parts]
+    values, noise, labels = map(jax.make_array_from_process_local_data, spread, parts)
+    for name, more in (("gaps", {}), ("noise", {"noise": noise, "labels": labels})):
+        some = jaxgmm.Rows(values, missing="nan", **more)
+        fit = jaxgmm.fit(jax.random.key(0), some, algorithm, 4, max_iter=20, moves=False, mesh=mesh)
+        found[name] = float(fit.best.objective)
 bad = np.where(np.arange(len(mine))[:, None] == 5 * (1 - rank), np.nan, mine)
 if axis == "data":
     broken = jax.make_array_from_process_local_data(NamedSharding(mesh, rows), bad)
