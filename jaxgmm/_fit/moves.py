@@ -83,7 +83,7 @@ def moved_lanes(
     best: State,
     sizes: Int[Array, " G"],
     data: Data,
-    n_ranked: Array | int,
+    n_ranked: Int[Array, " G"],
     *,
     n: int,
     grouped: bool,
@@ -97,7 +97,7 @@ def moved_lanes(
         best: the best state of each group, every leaf led by G.
         sizes: K of each group; the others of its components are absent.
         data: the rows.
-        n_ranked: lanes of each group whose moves are ranked.
+        n_ranked: lanes of each group whose moves are ranked, ``(G,)``.
         n: lanes of each group.
         grouped: whether the algorithm leads with G.
     """
@@ -125,7 +125,7 @@ def moved_lanes(
             empty = _nothing(take(best.prior, group), data.total)
             fewer = _merged_along(lane_key, m, empty, path)
             drawn = _where(r % 2 == 0, fewer, drawn)
-        new = _where((r < n_ranked) | (sizes[group] < 2), ranked(lane), drawn)
+        new = _where((r < n_ranked[group]) | (sizes[group] < 2), ranked(lane), drawn)
         posterior = view.posterior_at(take(best.prior, group), new, data.total)
         return begin_lane(take(algorithm, group) if grouped else algorithm, posterior, data)
 

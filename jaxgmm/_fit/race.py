@@ -82,7 +82,9 @@ def give_up(progress: Progress, before: np.ndarray, best: np.ndarray) -> Progres
     status, objective = progress.of_all("status"), progress.of_all("objective").astype(float)
     target = np.repeat(best, progress.n_lanes // progress.n_groups)
     running = status == Status.RUNNING
-    hopeless = running & np.isfinite(before) & (objective + 2 * (objective - before) < target)
+    known = running & np.isfinite(before)
+    gained = objective - np.where(known, before, 0)
+    hopeless = known & (objective + 2 * np.where(known, gained, 0) < target)
     if not hopeless.any():
         return progress
     status = np.where(hopeless, int(Status.MAX_ITERATIONS), status).astype(np.int32)

@@ -11,8 +11,9 @@ from jaxgmm._fit.moves import moved_lanes
 from jaxgmm._fit.progress import Observer, Progress
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import FAILED, Status
+from jaxgmm._numerics.arrays import as_array
 from jaxgmm._numerics.programs import Call, effort_of
-from jaxgmm._numerics.pytree import choose
+from jaxgmm._numerics.pytree import choose, replace
 
 # Rounds of moves at most: one follows every improvement, and some follow none.
 _ROUNDS = 100
@@ -27,7 +28,7 @@ def search(
     sizes: np.ndarray,
     driver: Driver,
     n: int,
-    patience: int = 1,
+    patience: int | np.ndarray = 1,
     observers: Callable[[], Sequence[Observer]] = tuple,
 ) -> tuple[State, bool]:
     """The best state of each group after moves, as long as one finds something better.
@@ -39,7 +40,8 @@ def search(
         sizes: K of each group, ``(G,)``.
         driver: of the lanes; what is found before an interruption stays.
         n: lanes of each group.
-        patience: rounds in a row without improvement before it ends.
+        patience: rounds in a row without improvement of a group, or of one with a component more or
+            less, after which the group rests: one number, or ``(G,)``.
         observers: makes those of a round.
 
     Returns:
@@ -47,26 +49,42 @@ def search(
     """
     # what an iteration more could give anyway is no other optimum
     enough = 100 * driver.limits.tol * float(driver.data.total)
-    grouped, interrupted, left = driver.n_groups is not None, False, patience
+    grouped, interrupted = driver.n_groups is not None, False
+    patience = np.broadcast_to(patience, sizes.shape)
+    left = patience.copy()
     if driver.algorithm.prior.n_components < 2:  # there is nothing to merge, nor to split
         return best, False
     try:
-        for i in range(max(_ROUNDS, patience)):
+        for i in range(max(_ROUNDS, patience.max())):
             # of an estimate that was moved already the ranked moves are known
-            ranked = n if grouped else n // 2 if left == patience else 0
+            ranked = np.where(left == patience, n if grouped else n // 2, 0)
             lanes = moving(key, (branch, i), best, sizes, driver, ranked, n)()
+            if (left <= 0).any():
+                lanes = _resting(lanes, np.repeat(left <= 0, n))
             target = _objective(best) + enough if driver.algorithm.races else None
             progress, interrupted = driver.run(lanes, True, observers(), target)
             tried = best_of(progress)
             better = _better(best, tried, enough)
-            left = patience if better.any() else left - 1
             if better.any():
                 best = choose(better, tried, best)
-            if interrupted or left == 0:
+            left = np.where(_beside(better, sizes), patience, left - 1)
+            if interrupted or (left <= 0).all():
                 break
     except KeyboardInterrupt:  # while a move was being made: what there is stays
         interrupted = True
     return best, interrupted
+
+
+def _beside(better: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The groups that are better, and those that moves lead to from one of these."""
+    gap = np.abs(sizes[:, None] - sizes[None])
+    return ((gap <= 1) & better[None]).any(axis=1)
+
+
+def _resting(lanes: State, rest: np.ndarray) -> State:
+    """The lanes, of which some are not to run."""
+    status = np.where(rest, Status.DROPPED, np.asarray(lanes.status))
+    return replace(lanes, status=as_array(status, lanes.status.dtype))
 
 
 def moving(
@@ -75,13 +93,13 @@ def moving(
     best: State,
     sizes: np.ndarray,
     driver: Driver,
-    n_ranked: int = 0,
+    n_ranked: np.ndarray | int = 0,
     n: int = 1,
 ) -> Call:
     """The call that makes a round of moves, see `moved_lanes`."""
     prior, grouped = driver.algorithm.prior, driver.n_groups is not None
     effort = effort_of(n * len(sizes) * prior.n_components**2 * prior.n_features**2)
-    numbers = np.asarray(branch, np.uint32), np.asarray(n_ranked)
+    numbers = np.asarray(branch, np.uint32), np.broadcast_to(n_ranked, sizes.shape)
     arguments = (key, numbers[0], driver.algorithm, best, sizes, driver.data, numbers[1])
     return moved_lanes.on(effort, *arguments, n=n, grouped=grouped)
 

@@ -26,6 +26,9 @@ from jaxgmm._numerics.pytree import replace
 
 # Folded into the key of a sweep for its moves.
 _BRANCH = 2
+# Rounds of moves without improvement after which an optimum is left alone: a fit has three times as
+# many, and fewer start from neighbours.
+_PATIENCE = 2
 
 
 class Options(NamedTuple):
@@ -137,7 +140,8 @@ class Sweep:
         best = best_of(progress)
         if race and not interrupted:
             sizes = np.asarray(self.sizes)
-            best, interrupted = search(key, _BRANCH, best, sizes, driver, o.n_restarts)
+            patience = np.clip(sizes - 1, 1, _PATIENCE)
+            best, interrupted = search(key, _BRANCH, best, sizes, driver, o.n_restarts, patience)
         if interrupted:
             raise KeyboardInterrupt
         total = float(data.total)

@@ -104,7 +104,7 @@ def test_proposals_are_valid_and_differ(family: str, mode: bool):
             best,
             sizes,
             prepare(Rows(x)),
-            jnp.asarray(n_ranked),
+            jnp.asarray([n_ranked]),
             n=8,
             grouped=False,
         )

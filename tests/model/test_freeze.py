@@ -268,7 +268,7 @@ def test_moves_start_from_what_is_known():
     best = jax.tree.map(lambda a: a[None], state)
     lanes = moved_lanes(
         jax.random.key(1), np.asarray([0]), algorithm, best, np.asarray([K]),
-        prepare(Rows(x, None)), 4, n=8, grouped=False,
+        prepare(Rows(x, None)), jnp.asarray([4]), n=8, grouped=False,
     )  # fmt: skip
     means = np.asarray(lanes.posterior.components.mean)
     assert (means[:, 1] == MEAN[0]).all()
