@@ -32,6 +32,10 @@ def test_the_site_builds_without_a_warning(tmp_path: Path):
     reference = (tmp_path / "reference" / "index.html").read_text()
     missing = [name for name in jaxgmm.__all__ if f'id="jaxgmm.{name}"' not in reference]
     assert not missing
+    # what code it shows is marked as code, and it needs nothing from a network
+    assert "Example:" not in reference
+    elsewhere = re.compile(r"<(?:script|img)[^>]*src=.https?:|<link[^>]*https?:")
+    assert not [p for p in tmp_path.rglob("*.html") if elsewhere.search(p.read_text())]
 
 
 @pytest.mark.slow

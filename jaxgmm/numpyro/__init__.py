@@ -3,17 +3,15 @@
 In jaxgmm a prior and a posterior have the same type. So a model and a guide have the same sites
 here: the parameters, drawn one after the other.
 
-=====================================  ==========================================================
-site                                   of
-=====================================  ==========================================================
-``weights`` (K,)                       `Dirichlet`
-``sticks`` (K - 1,)                    `StickBreaking`
-``precision_cholesky`` (K, D, D)       `NormalWishart`: L with ``L L^T`` the precision matrix
-``precision_cholesky`` (D, D)          `TiedNormalWishart`
-``precisions`` (K, D) or (K,)          `NormalGamma`, `SphericalNormalGamma`,
-                                       `IndependentNormalGamma`
-``means`` (K, D)                       all
-=====================================  ==========================================================
+| site | of |
+| --- | --- |
+| ``weights`` (K,) | `Dirichlet` |
+| ``sticks`` (K - 1,) | `StickBreaking` |
+| ``precision_cholesky`` (K, D, D) | `NormalWishart`: L with ``L L^T`` the precision matrix |
+| ``precision_cholesky`` (D, D) | `TiedNormalWishart` |
+| ``precisions`` (K, D) | `NormalGamma`, `IndependentNormalGamma` |
+| ``precisions`` (K,) | `SphericalNormalGamma` |
+| ``means`` (K, D) | all |
 
 If a model has no site ``weights``, it records the weights as a deterministic site of that name. It
 also records the ``covariances`` of the Wishart families. Inside a larger model,
