@@ -129,6 +129,7 @@ def qq(figure: Figure) -> None:
     jaxgmm.plot.qq(three_components(), faithful(), 1, right, names=names, legend=False)
     left.set_title("one component")
     right.set_title("three components")
+    right.set_ylabel("")
 
 
 # each with its height in inches

@@ -120,7 +120,8 @@ def picture(x: jax.Array, fits: dict[str, Timed], output: Path) -> None:
         jaxgmm.plot.density(best, ax=above, names=NAMES)
         above.set_title(name)
         # an averaged objective means nothing before some iterations
-        jaxgmm.plot.traces(timed.result, below, first=10 if name == "SVI" else 1)
+        jaxgmm.plot.traces(timed.result, below, first=100 if name == "SVI" else 1)
+        below.legend(loc="upper left" if name == "SVI" else "lower right", fontsize="small")
         below.set_ylabel(f"{objectives[name]} (nats)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)

@@ -35,6 +35,12 @@ def draw(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
     return np.where(stray[:, None], rng.uniform(-LIMIT, LIMIT, x.shape), x), stray
 
 
+def clusters_of(fitted: jaxgmm.Result | jaxgmm.Mixture) -> jaxgmm.Mixture:
+    """The mixture of the last three components: all but a background."""
+    weights, means, covariances = (a[-3:] for a in jaxgmm.mixture(fitted))
+    return jaxgmm.Mixture(weights / jnp.sum(weights), means, covariances)
+
+
 def main(output: Path) -> None:
     """Fit, print and draw."""
     rng = np.random.default_rng(0)
@@ -83,7 +89,7 @@ def main(output: Path) -> None:
     }
     for ax, (title, (values, fitted)) in zip(axes, shown.items(), strict=True):
         ax.scatter(*values.T, s=2, c="#B0B0B0", linewidths=0)
-        jaxgmm.plot.ellipses(fitted, ax=ax)
+        jaxgmm.plot.ellipses(jaxgmm.align(clusters_of(fitted), exact), ax=ax)
         ax.set(title=title, xlabel="u (km/s)", ylabel="", xlim=(-90, 90), ylim=(-70, 60))
     axes[0].set_ylabel("v (km/s)")
     figure.savefig(output, dpi=120)

@@ -78,9 +78,10 @@ def main(output: Path) -> None:
     for ax, (name, title) in zip(axes, titles.items(), strict=True):
         shown = filled if "filled" in name else np.asarray(draws[0])
         ax.scatter(shown[:, 0], shown[:, 1], s=4, c="#B0B0B0", linewidths=0)
-        pair = jaxgmm.algebra.marginal(jaxgmm.mixture(fits[name]), [0, 1])
-        jaxgmm.plot.ellipses(pair, ax=ax)
-        ax.set(title=title, xlabel=NAMES[0], ylabel=NAMES[1])
+        named = jaxgmm.align(jaxgmm.mixture(fits[name]), jaxgmm.mixture(fits["complete"]))
+        jaxgmm.plot.ellipses(jaxgmm.algebra.marginal(named, [0, 1]), ax=ax)
+        ax.set(title=title, xlabel=NAMES[0], ylabel="")
+    axes[0].set_ylabel(NAMES[1])
     figure.savefig(output, dpi=120)
 
 

@@ -32,7 +32,8 @@ def draw_test(ax: Axes, test, names: tuple[str, str]) -> None:
     ax.axvline(test.statistic, color="#D55E00", label=f"Old Faithful, p = {test.p_value:.3g}")
     ax.set(xlabel="2 log(likelihood ratio)", ylabel="replicates")
     ax.set_title(f"{names[0]} components against {names[1]}")
-    ax.legend(loc="center right", frameon=False)
+    ax.margins(y=0.2)  # room above the histogram
+    ax.legend(loc="upper left", frameon=False)
 
 
 def draw_means(ax: Axes, x: jax.Array, found) -> None:

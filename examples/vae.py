@@ -194,9 +194,9 @@ def picture(model: Model, found: np.ndarray, output: Path) -> None:
     pixels = np.asarray(jax.nn.sigmoid(network(model.decoder, z)))
     sheet = pixels.reshape(len(order), per_row, 8, 8).transpose(0, 2, 1, 3)
     sheet = np.pad(sheet, ((0, 0), (0, 1), (0, 0), (0, 1))).reshape(len(order) * 9, per_row * 9)
-    figure = Figure(figsize=(12, 6.5), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    left.imshow(sheet, cmap="gray_r", interpolation="nearest", aspect="auto")
+    figure = Figure(figsize=(10, 6.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.imshow(sheet, cmap="gray_r", interpolation="nearest")
     left.set(xticks=[], yticks=[], title="Draws from the prior, a component in each row")
     left.set_ylabel("components, by weight")
     for seed, pair in enumerate(found):

@@ -60,8 +60,9 @@ def points(
         features: the features of the horizontal and the vertical axis.
         ax: axes to draw on; by default pyplot's current ones if pyplot is in use, else new ones.
         names: names of all D features, with their units.
-        legend: whether to name the components: up to eight in a legend, more of them by their
-            numbers beside their means. ``ax.legend()`` after other layers makes one of them all.
+        legend: whether to name the components: up to eight in a legend; of more, those that have
+            samples by numbers beside their means. ``ax.legend()`` after other layers makes one of
+            them all.
 
     Raises:
         ValueError: for the states of many lanes, samples of another width, and features that the
@@ -114,7 +115,9 @@ def points(
         ax.legend(frameon=False, fontsize="small")
     elif legend:
         flat = parameters(own, chosen)
-        label_components(ax, {int(k): tuple(flat.means[k]) for k in np.flatnonzero(drawable(flat))})
+        # components without samples may all have one mean, that of the prior
+        numbered = np.intersect1d(most[known], np.flatnonzero(drawable(flat)))
+        label_components(ax, {int(k): tuple(flat.means[k]) for k in numbered})
     return ax
 
 

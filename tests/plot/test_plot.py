@@ -293,6 +293,11 @@ def test_components_are_named_in_a_legend_or_by_numbers_beside_them():
         assert ax.texts[3].get_color() == jaxgmm.plot.style(3).colour
     places = [text.xy for text in jaxgmm.plot.points(many, x, (1, 0)).texts]
     np.testing.assert_allclose(places, many.means[:, ::-1])
+    # those without samples get no number
+    away = np.where(np.arange(10)[:, None] < 8, many.means, 1000.0)
+    fewer = many._replace(means=away)
+    numbers = [text.get_text() for text in jaxgmm.plot.points(fewer, x).texts]
+    assert numbers == [str(k) for k in range(8)]
 
 
 @pytest.mark.parametrize(("mixture", "features"), [(PLANE, (0, 1)), (SPACE, (3, 1))])
