@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import numpy as np
 from jax import Array
 
 from jaxgmm._estep.row_checks import check_labels
@@ -125,10 +126,14 @@ def check_width(mean: Array, x: Array, what: str) -> None:
             hint = "pass the columns of x that it was fitted to, in the same order"
         raise ValueError(f"x has {x.shape[1]} features, but {what} has {d}; {hint}.")
     if x.dtype != mean.dtype:
-        raise ValueError(
-            f"x is {x.dtype}, but {what} is {mean.dtype}; give both one dtype, for instance "
-            f"x.astype('{mean.dtype}')."
-        )
+        hint = f"give both one dtype, for instance x.astype('{mean.dtype}')"
+        if mean.dtype == np.float64 and not jax.config.jax_enable_x64:
+            # a cast of x would be undone
+            hint = (
+                "JAX's 64-bit types are off, so that x becomes float32: turn them on by "
+                "jax.config.update('jax_enable_x64', True) or in with jax.enable_x64(True)"
+            )
+        raise ValueError(f"x is {x.dtype}, but {what} is {mean.dtype}; {hint}.")
 
 
 def check_model(prior: Any, rows: Rows) -> None:

@@ -445,3 +445,6 @@ def test_a_fit_is_a_state_for_jaxgmm(name: str) -> None:
         assert float(state.objective) == pytest.approx(model.lower_bound_)
         assert np.asarray(jaxgmm.log_prob(state, x)).mean() > model.score(X)
         np.testing.assert_allclose(float(jaxgmm.elbo(state, x)), model.lower_bound_, rtol=1e-4)
+    # what a user meets who has not turned JAX's 64-bit types on: a cast would be of no use
+    with jax.enable_x64(False), pytest.raises(ValueError, match="64-bit types are off"):
+        jaxgmm.predict(state, X)
