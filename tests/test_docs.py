@@ -1,17 +1,24 @@
 """The documentation builds without a warning, and its code runs."""
 
 import inspect
+import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import jaxgmm
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+TUTORIALS = sorted((ROOT / "docs").glob("tutorial_*.md"))
+PAGES = sorted({*(ROOT / "docs").glob("*.md")} - {*TUTORIALS})
+# how far a printed number may be from the page's; another rounding gives another chain of NUTS
+PRINTED, OF_CHAINS = {"rtol": 1e-3, "atol": 0.05}, {"rtol": 1e-3, "atol": 0.5}
+DECIMAL = re.compile(r"-?\d+\.\d*")
 # names whose example is elsewhere: a function makes what they are, or they only label results
 WITHOUT_EXAMPLE = {
     *("EM", "CAVI", "SVI", "Squarem", "Annealed", "NaturalSVI", "NaturalGradient"),
@@ -22,6 +29,12 @@ WITHOUT_EXAMPLE = {
 
 def blocks(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def printing_blocks(page: Path) -> list[tuple[str, str]]:
+    """The code blocks, each with the text block behind it, in which is what it prints."""
+    pattern = r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?"
+    return re.findall(pattern, page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path):
@@ -48,6 +61,33 @@ def test_the_code_of_every_page_runs(tmp_path: Path):
     assert len(program) > 3000
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_a_tutorial_prints_what_it_says(page: Path):
+    """As above, a process for each; decimals nearly, and counts of lanes and iterations not."""
+    pairs = printing_blocks(page)
+    assert [code for code, _ in pairs] == blocks(page)
+    program = f"""
+import contextlib, io, json
+names, printed = {{}}, []
+for code in {[code for code, _ in pairs]!r}:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(code, names)
+    printed.append(out.getvalue())
+print(json.dumps(printed))
+"""
+    env = os.environ | {"XLA_FLAGS": ""}  # see conftest.py
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    limits = OF_CHAINS if page.stem == "tutorial_numpyro" else PRINTED
+    for (_, said), found in zip(pairs, json.loads(done.stdout.splitlines()[-1]), strict=True):
+        words, found_words = (re.sub(r"[-\d.\s\[\]]+", " ", text).strip() for text in (said, found))
+        assert found_words == words, found
+        numbers, own = (np.array(DECIMAL.findall(text), float) for text in (said, found))
+        np.testing.assert_allclose(own, numbers, **limits, err_msg=found)
 
 
 def test_every_public_name_is_documented_with_an_example():
