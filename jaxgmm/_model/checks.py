@@ -127,7 +127,8 @@ def check_width(mean: Array, x: Array, what: str) -> None:
         raise ValueError(f"x has {x.shape[1]} features, but {what} has {d}; {hint}.")
     if x.dtype != mean.dtype:
         hint = f"give both one dtype, for instance x.astype('{mean.dtype}')"
-        if mean.dtype == np.float64 and not jax.config.jax_enable_x64:
+        wide = jax.config.jax_enable_x64  # type: ignore[attr-defined]
+        if mean.dtype == np.float64 and not wide:
             # a cast of x would be undone
             hint = (
                 "JAX's 64-bit types are off, so that x becomes float32: turn them on by "
