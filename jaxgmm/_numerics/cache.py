@@ -21,7 +21,7 @@ def cache_programs(
     Call it once, at the start of a program. It turns on JAX's persistent compilation cache for
     every program of the process, those of jaxgmm and all others, however short they take to
     compile. What this package itself does in Python remains: the first fit of a process traces its
-    programs, which takes about half a second.
+    programs, which takes about a second.
 
     What is in the folder is run. So nobody else may be able to write to it: a new folder is made
     for its owner alone, and one that others can write to is refused.
