@@ -16,10 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
+from numpyro.infer import MCMC, NUTS, init_to_value
 from PIL import Image
 from sklearn.datasets import load_iris
 
 import jaxgmm
+import jaxgmm.numpyro
 import jaxgmm.plot
 
 jax.config.update("jax_enable_x64", True)
@@ -132,6 +134,28 @@ def qq(figure: Figure) -> None:
     right.set_ylabel("")
 
 
+def chain(figure: Figure) -> None:
+    """How sure CAVI and NUTS are of the mean durations of three components."""
+    x = faithful()
+    prior = jaxgmm.default_prior(x, 3, "tied")
+    found = jaxgmm.fit(jax.random.key(0), x, jaxgmm.cavi(prior), tol=1e-7)
+    state = jaxgmm.order_components(found.best)
+    start = init_to_value(values=jaxgmm.numpyro.init_values(state))
+    nuts = NUTS(jaxgmm.numpyro.model, init_strategy=start)
+    run = MCMC(nuts, num_warmup=300, num_samples=2000, progress_bar=False)
+    run.run(jax.random.key(1), prior, x)
+    draws = (run.get_samples()[name] for name in ("weights", "means", "covariances"))
+    named = jax.vmap(jaxgmm.align, (0, None))(jaxgmm.Mixture(*draws), jaxgmm.mixture(state))
+    cavi = jaxgmm.sample_posterior(jax.random.key(2), state, 20_000)
+    ax, bins = figure.add_subplot(), np.linspace(1.9, 4.8, 117)
+    for k in range(3):
+        look = {"bins": bins, "density": True, "color": jaxgmm.plot.style(k).colour}
+        ax.hist(named.means[:, k, 0], alpha=0.5, label=f"NUTS, {k}", **look)
+        ax.hist(cavi.means[:, k, 0], histtype="step", label=f"CAVI, {k}", **look)
+    ax.set(xlabel="mean duration of a component (minutes)", ylabel="density")
+    ax.legend(frameon=False, fontsize="small", loc="upper center", ncols=3)
+
+
 # each with its height in inches
 DRAWN: tuple[tuple[Callable[[Figure], None], float], ...] = (
     (mixture, 4),
@@ -143,6 +167,7 @@ DRAWN: tuple[tuple[Callable[[Figure], None], float], ...] = (
     (selection, 4),
     (qq, 4),
     (pairs, 6),
+    (chain, 4),
 )
 
 
