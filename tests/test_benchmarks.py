@@ -93,6 +93,7 @@ def test_a_growing_problem_is_drawn(tmp_path: Path, monkeypatch):
     assert (tmp_path / "scaling.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["em_iteration"])
 def test_record_says_where_it_was_measured(quick, name):
     made = quick[1][name]["provenance"]

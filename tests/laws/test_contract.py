@@ -109,8 +109,10 @@ def scan_steps(algorithm: jaxgmm.Algorithm, state: jaxgmm.State, x: jax.Array) -
 
 
 def is_slow_by_scan(kind: str, family: str, weights: str) -> bool:
-    """Rows that are slow in float64, and two of four kinds whose long programs differ little."""
-    return kind in ("svi landing", "svi mode") or table.is_slow("float64", kind, family, weights)
+    """Rows that are slow in float64, and three of four kinds whose long programs differ little."""
+    return kind in ("svi sample", "svi landing", "svi mode") or table.is_slow(
+        "float64", kind, family, weights
+    )
 
 
 @parametrize(("kind", "family", "weights"), ROWS, is_slow_by_scan)

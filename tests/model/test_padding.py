@@ -18,9 +18,7 @@ from jaxgmm._numerics.pytree import replace
 K, WIDE = algorithms.K, algorithms.K + 2
 # Run by default; the others are marked slow: each compiles two steps.
 DEFAULT = {
-    ("em", "tied", "dirichlet"),
     ("map", "tied", "dirichlet process"),
-    ("cavi", "full", "dirichlet process"),
     ("em", "spherical", "fixed"),
 }
 ROWS = [
