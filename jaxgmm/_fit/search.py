@@ -78,7 +78,7 @@ def search(
 def _beside(better: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """The groups that are better, and those that moves lead to from one of these."""
     gap = np.abs(sizes[:, None] - sizes[None])
-    return ((gap <= 1) & better[None]).any(axis=1)
+    return np.asarray(((gap <= 1) & better[None]).any(axis=1))
 
 
 def _resting(lanes: State, rest: np.ndarray) -> State:

@@ -45,7 +45,7 @@ def predictive(state: State | Fitted) -> dist.MixtureSameFamily:
     as `distribution`.
 
     Raises:
-        ValueError: for the states of several lanes.
+        ValueError: for the states of several lanes, and for a fit with a background.
 
     Example:
         >>> import jax, jaxgmm, jaxgmm.numpyro
@@ -56,6 +56,11 @@ def predictive(state: State | Fitted) -> dist.MixtureSameFamily:
         'MultivariateStudentT'
     """
     state = state_of(state, "predictive")
+    if state.prior.background:
+        raise ValueError(
+            "NumPyro has no distribution with a background; take "
+            "jaxgmm.numpyro.distribution(result), in which the background is a normal component."
+        )
     if state.view.point:
         return distribution(state)
     check_learnt(state.prior, "jaxgmm.numpyro.predictive")

@@ -67,6 +67,7 @@ def test_select_takes_wrapped_algorithms(wrap):
     assert wrapped.n_components == plain.n_components
 
 
+@pytest.mark.slow
 def test_derivatives_of_a_fit_look_through_wrappers():
     algorithm = jaxgmm.squarem(jaxgmm.em(PRIOR))
     state = jaxgmm.fit(jax.random.key(0), x, algorithm, 4, tol=1e-10, max_iter=2000).best

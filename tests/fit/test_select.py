@@ -108,6 +108,7 @@ def test_more_components_never_fit_worse_than_fewer():
     assert (np.diff(selection.table["log_likelihood"]) > 0).all()
 
 
+@pytest.mark.slow
 def test_what_failed_is_named_and_never_chosen():
     flat = np.concatenate([np.asarray(x), np.ones((len(x), 1))], axis=1)
     selection = select((1, 2), "full", x=flat)

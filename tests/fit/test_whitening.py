@@ -246,6 +246,7 @@ def test_starts_are_given_in_the_units_of_the_data() -> None:
         assert_allclose(again.best.objective, by_means.best.objective, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_what_goes_on_from_a_fit_goes_on_in_the_units_of_the_data() -> None:
     """States of an unfinished fit, with momentum, counters and monitors, are states of `run`."""
     import optax

@@ -82,6 +82,7 @@ def test_errors_are_those_of_the_hessian_in_the_parameters_themselves(covariance
     assert f"K={K}, D={D}, {len(x)} samples" in found.summary()
 
 
+@pytest.mark.slow
 def test_an_early_stop_other_units_and_redundancy():
     # all of one program
     x = data()

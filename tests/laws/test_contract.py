@@ -215,7 +215,7 @@ def parameter_units(kind: str, family: str) -> int:
 @parametrize(
     ("dtype", "damage", "kind", "family", "weights"),
     [(dtype, damage, *row) for dtype in DTYPES for damage in ("nan", "spike") for row in ROWS],
-    lambda dtype, damage, *row: table.is_slow(dtype, *row),
+    lambda dtype, damage, *row: table.is_slow(dtype, *row) or row[0] == "svi sample",
 )
 def test_a_bad_lane_leaves_the_others_bit_equal(
     damage: str, kind: str, family: str, weights: str, dtype: str

@@ -99,6 +99,7 @@ def test_an_encoder_and_a_mixture_are_trained_together(problem: Problem):
     np.testing.assert_allclose(jnp.sum(slope[0] * direction), (ahead - behind) / (2 * h), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_of_many_fits_in_one_program(problem: Problem):
     """`run` and `fixed_point` inside a loss, over lanes and data sets, under jit, vmap and grad."""
     algorithm, states, sets, _ = problem

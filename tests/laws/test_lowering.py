@@ -5,7 +5,7 @@ import jax.export
 import jax.numpy as jnp
 import optax
 import pytest
-from conftest import parametrize
+from conftest import also_slow, parametrize
 
 import jaxgmm
 from jaxgmm import Prior
@@ -51,7 +51,7 @@ def test_a_run_from_its_starts_lowers_everywhere(name: str, covariance: str):
     assert len(exported.mlir_module_serialized) > 0
 
 
-@pytest.mark.parametrize("name", ["em", "cavi", "svi, sample"])
+@pytest.mark.parametrize("name", ["em", *also_slow("cavi", "svi, sample")])
 def test_a_run_on_a_cpu_calls_no_batched_lapack(name: str):
     """Two such calls at once may wait for each other for ever (jaxlib 0.10)."""
     algorithm = ALGORITHMS[name](make_prior("full", "float32"))

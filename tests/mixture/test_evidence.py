@@ -142,6 +142,7 @@ def test_sampled_elbo_is_at_least_the_exact_one():
     assert float(bound) > float(jaxgmm.elbo(state, x())) + 4 * float(error)
 
 
+@pytest.mark.slow
 def test_standard_error_of_the_sampled_elbo_is_that_of_many():
     state = fitted(model("diag", "dirichlet"))
     both = [

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from conftest import also_slow, clusters
 from matplotlib.figure import Figure
@@ -201,6 +202,28 @@ def test_gradients_are_those_of_differences(fitted: jaxgmm.State):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("view", ["sample", "expectation", "mode"])
+def test_gradient_steps_learn_the_weight_alone(view: str):
+    prior = jaxgmm.with_background(jaxgmm.default_prior(X, K), X)
+    algorithm = jaxgmm.svi(prior, optax.adam, learning_rate=0.05, view=view)
+    result = jaxgmm.fit(jax.random.key(0), X, algorithm, 2, max_iter=300)
+    m, known = jaxgmm.mixture(result), jaxgmm.views.Mode().estimate(prior)
+    np.testing.assert_array_equal(m.means[0], known.means[0])
+    np.testing.assert_allclose(m.covariances[0], known.covariance[0], rtol=1e-12)
+    exact = jaxgmm.mixture(jaxgmm.fit(jax.random.key(0), X, jaxgmm.em(prior), 4))
+    assert float(m.weights[0]) == pytest.approx(float(exact.weights[0]), abs=0.04)
+
+
+@pytest.mark.slow
+def test_the_weight_of_the_background_may_be_known():
+    prior = jaxgmm.with_background(jaxgmm.flat_prior(K, D), X)
+    prior = jaxgmm.freeze(prior, weights=[0.2], components=[0])
+    result = jaxgmm.fit(jax.random.key(0), X, jaxgmm.em(prior), 4)
+    assert float(jaxgmm.mixture(result).weights[0]) == pytest.approx(0.2)
+    assert result.best.posterior.background
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["em", "cavi"])
 def test_units_do_not_matter(name: str):
     matrix = np.array([[1e3, 2e2], [0.0, 1e-2]])
@@ -257,6 +280,7 @@ def test_calls_that_are_refused(fitted: jaxgmm.State):
             "StickBreaking; use Dirichlet",
         ),
         (lambda: jaxgmm.cdf(fitted, 0.0, 0), "no formula for a background"),
+        (lambda: jaxgmm.numpyro.predictive(fitted), "no distribution with a background"),
     ):
         with pytest.raises(ValueError, match=words):
             call()
