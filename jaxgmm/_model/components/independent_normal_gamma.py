@@ -40,8 +40,8 @@ class IndependentNormalGamma(Components):
 
     Attributes:
         mean: ``(K, D)``, in the units of the data.
-        precision: ``(K, D)``, of the mean, in inverse squared units of the data.
-        shape: ``(K, D)`` or ``(K,)``.
+        precision: ``(K, D)``, of the mean, in inverse squared units; infinite where it is known.
+        shape: ``(K, D)`` or ``(K,)``; infinite where ``rate`` is a variance that is known.
         rate: as ``shape``, in squared units of the data; ``E[tau] = shape / rate``.
 
     Example:

@@ -96,7 +96,8 @@ class KnownCovariance(ConjugateNormal):
 
     Attributes:
         mean: ``(K, D)``, in the units of the data.
-        mean_precision: ``(K,)``, in samples: the mean's prior counts as much as these.
+        mean_precision: ``(K,)``, in samples: the mean's prior counts as much as these; infinite
+            where the mean is known, see `freeze`.
         covariance: ``(D, D)``, symmetric positive definite; never updated.
 
     Example:

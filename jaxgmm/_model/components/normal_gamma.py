@@ -16,8 +16,9 @@ class NormalGamma(ConjugateNormal):
 
     Attributes:
         mean: ``(K, D)``, in the units of the data.
-        mean_precision: ``(K,)``, in samples.
-        shape: ``(K, D)``, of the gamma distribution of each precision; each sample adds 1/2.
+        mean_precision: ``(K,)``, in samples; infinite where the mean is known, see `freeze`.
+        shape: ``(K, D)``, of the gamma distribution of each precision; each sample adds 1/2;
+            infinite where the variance is known, which ``rate`` then is.
         rate: ``(K, D)``, in squared units of the data; ``E[tau] = shape / rate``.
 
     Example:

@@ -19,8 +19,10 @@ class NormalWishart(ConjugateNormal):
 
     Attributes:
         mean: ``(K, D)``, in the units of the data.
-        mean_precision: ``(K,)``, in samples: the mean's prior counts as much as these.
-        degrees_of_freedom: ``(K,)``, in samples, above D - 1 for a proper distribution.
+        mean_precision: ``(K,)``, in samples: the mean's prior counts as much as these; infinite
+            where the mean is known, see `freeze`.
+        degrees_of_freedom: ``(K,)``, in samples, above D - 1 for a proper distribution; infinite
+            where the covariance is known, which ``scale`` then is.
         scale: ``(K, D, D)``, symmetric positive definite, in squared units of the data.
 
     Example:

@@ -16,8 +16,9 @@ class SphericalNormalGamma(ConjugateNormal):
 
     Attributes:
         mean: ``(K, D)``, in the units of the data.
-        mean_precision: ``(K,)``, in samples.
-        shape: ``(K,)``, of the gamma distribution of the precision; each sample adds D/2.
+        mean_precision: ``(K,)``, in samples; infinite where the mean is known, see `freeze`.
+        shape: ``(K,)``, of the gamma distribution of the precision; each sample adds D/2;
+            infinite where the variance is known, which ``rate`` then is.
         rate: ``(K,)``, in squared units of the data; ``E[tau] = shape / rate``.
 
     Example:

@@ -16,8 +16,9 @@ class TiedNormalWishart(ConjugateNormal):
 
     Attributes:
         mean: ``(K, D)``, in the units of the data.
-        mean_precision: ``(K,)``, in samples.
-        degrees_of_freedom: scalar, in samples, above D - 1 for a proper distribution.
+        mean_precision: ``(K,)``, in samples; infinite where the mean is known, see `freeze`.
+        degrees_of_freedom: scalar, in samples, above D - 1 for a proper distribution; infinite if
+            the covariance is known, which ``scale`` then is.
         scale: ``(D, D)``, inverse scale matrix of the Wishart, in squared units of the data.
 
     Example:
