@@ -54,7 +54,7 @@ def select(
     All K of one covariance are lanes of one program. In a lane with fewer components the other
     components are absent, which does not change its fit. So two programs are compiled for each
     covariance, whatever the range of K. The lanes of one K race. The best of them then tries moves,
-    as in `fit`, as long as they find something better. Some moves come from neighbours: from the
+    as in `fit`, until two rounds find nothing better. Some moves come from neighbours: from the
     best lane of K - 1 with a component split, and from the best lane of K + 1 with two components
     merged (after Ueda et al. 2000).
 
