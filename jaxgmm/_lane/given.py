@@ -14,7 +14,7 @@ from jaxgmm._estep.data import Data
 from jaxgmm._estep.estep import estep_on
 from jaxgmm._estep.rows import allowed
 from jaxgmm._lane.seeds import unit_of
-from jaxgmm._lane.starts import STARTS, Start, labels_beside_background, random_posterior
+from jaxgmm._lane.starts import STARTS, Start, beside_background, random_posterior
 from jaxgmm._lane.state import Fitted, State, state_of
 from jaxgmm._model.estimate import given_estimate
 from jaxgmm._model.prior import Prior
@@ -52,8 +52,7 @@ def initial_posterior(key: Array, data: Data, prior: Prior, start: Checked, view
         labels = nearest_labels(x, value, unit_of(x), allowed(data.rows.labels, k))
         stats = from_labels(x, labels, k, sample_weight=weight, structure=kind)
         if prior.background:
-            labels = labels_beside_background(data.rows.completed(), stats, unit_of(x))
-            stats = from_labels(x, labels, k, sample_weight=weight, structure=kind)
+            stats = beside_background(data.rows.completed(), stats, unit_of(x))
         return view.update(replace(prior, components=components), stats)
     if name == "responsibilities":
         stats = from_responsibilities(x, value, sample_weight=weight, structure=kind)

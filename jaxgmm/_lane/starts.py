@@ -161,20 +161,20 @@ def posterior_from(
         labels = labels.astype(jnp.int32)
         stats = from_labels(few.x, labels, k, sample_weight=few.weight, structure=kind)
         if prior.background:
-            labels = labels_beside_background(few, stats, unit_of(rows.x))
-            stats = from_labels(few.x, labels, k, sample_weight=few.weight, structure=kind)
+            stats = beside_background(few, stats, unit_of(rows.x))
         stats = scale_stats(stats, rows.total / jnp.sum(stats.count))
     components = prior.components.proper_or_default(*moments)
     return view.update(replace(prior, components=components), stats)
 
 
-def labels_beside_background(rows: Rows, stats: Stats, unit: Array) -> Integer[Array, " n"]:
-    """Labels of rows for a start with a background, from statistics of labels without one.
+def beside_background(rows: Rows, stats: Stats, unit: Array) -> Stats:
+    """Statistics for a start with a background, from those of labels without one.
 
-    Each row has the label of the nearest cluster, and those that lie farthest from theirs have 0,
-    the background's.
+    Each row counts for the nearest cluster, and those that lie farthest from theirs for the
+    background.
     """
-    may = allowed(rows.labels, stats.count.shape[0])
+    k = stats.count.shape[0]
+    may = allowed(rows.labels, k)
     means = jnp.where(stats.count[1:, None] > 0, stats.mean[1:], jnp.inf)
     among = None if may is None else may[:, 1:]
     labels = 1 + nearest_labels(rows.x, means, unit, among)
@@ -184,9 +184,12 @@ def labels_beside_background(rows: Rows, stats: Stats, unit: Array) -> Integer[A
         gap = jnp.where(may[:, 0], gap, -jnp.inf)
     if rows.weight is not None:
         gap = jnp.where(rows.weight > 0, gap, -jnp.inf)
-    n_far = max(1, int(_FAR * rows.n_samples))
-    far = (gap >= lax.top_k(gap, n_far)[0][-1]) & (gap > -jnp.inf)
-    return jnp.where(far, 0, labels)
+    # a share of the rows that may be of the background, whatever rows of weight 0 follow them
+    there = gap > -jnp.inf
+    n_far = jnp.maximum((_FAR * jnp.sum(there, dtype=gap.dtype)).astype(labels.dtype), 1)
+    far = there & (gap >= jnp.sort(gap)[rows.n_samples - n_far])
+    labels = jnp.where(far, 0, labels)
+    return from_labels(rows.x, labels, k, sample_weight=rows.weight, structure=stats.structure)
 
 
 def random_posterior(key: Array, data: Data, prior: Prior, start: Start, view: View) -> Prior:

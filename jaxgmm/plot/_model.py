@@ -93,10 +93,11 @@ def component_log_densities(
     """
     own = as_mixture(model, "plot")[1]
     x = jnp.asarray(at, own.means.dtype)
-    if is_predictive(model) and len(features) == own.means.shape[1]:
-        values = _predictive(model, x[:, np.argsort(features)])
-    else:
+    if len(features) < own.means.shape[1]:
         values = _logits(marginal_of(own, features), x)
+    else:
+        density = _predictive if is_predictive(model) else _logits
+        values = density(model, x[:, np.argsort(features)])
     values = np.asarray(values, np.float64)
     return np.where(np.isfinite(values), values, -np.inf)
 
@@ -108,7 +109,7 @@ def shares(model: State | Mixture, x: Array) -> Array:
 
 
 @jax.jit
-def _logits(model: Mixture, x: Array) -> Array:
+def _logits(model: State | Mixture, x: Array) -> Array:
     own = view(model)
     return map_blocks(lambda rows: logits(rows, own), x, 3 * own.mean.size)
 

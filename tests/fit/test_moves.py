@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from algorithms import FAMILIES, WEIGHTS, components, data
-from conftest import parametrize
+from conftest import clusters, parametrize
 from numpy.testing import assert_allclose
 
 import jaxgmm
@@ -15,6 +15,7 @@ from jaxgmm import Prior, Status
 from jaxgmm._estep.data import prepare
 from jaxgmm._estep.rows import Rows
 from jaxgmm._fit.moves import Move, apply, moved_lanes
+from jaxgmm._fit.search import _beside, _resting
 from jaxgmm._mixture.merging import merge_cost, merged
 from jaxgmm._model.estimate import Estimate
 from jaxgmm._numerics.programs import Program
@@ -190,3 +191,15 @@ def test_interrupted_moves_lose_nothing(faithful: np.ndarray, monkeypatch: pytes
     assert result.interrupted
     for a, b in zip(jax.tree.leaves(result.states), jax.tree.leaves(plain.states), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_groups_rest_until_one_beside_them_is_better():
+    sizes, better = np.array([2, 3, 4, 5]), np.array([False, False, False, True])
+    assert _beside(better, sizes).tolist() == [False, False, True, True]
+    em = jaxgmm.em(jaxgmm.flat_prior(2, 2))
+    x = clusters(n=20)
+    states = jax.vmap(em.init, (0, None))(jax.random.split(jax.random.key(0), 4), x)
+    resting = _resting(states, np.array([True, False, False, True]))
+    final, _ = jaxgmm.run(em, resting, x, max_iter=3, tol=0.0)
+    assert final.n_iter.tolist() == [0, 3, 3, 0]
+    assert resting.status.dtype == states.status.dtype

@@ -16,6 +16,7 @@ from scipy.stats import multivariate_normal, multivariate_t
 import jaxgmm
 from jaxgmm import Rows, plot
 from jaxgmm._estep.row_checks import check_rows
+from jaxgmm.plot._model import component_log_densities
 
 K, D = 3, 2
 RNG = np.random.default_rng(0)
@@ -258,6 +259,8 @@ def test_files_prunes_and_pictures(fitted: jaxgmm.State, tmp_path):
     smaller = jaxgmm.prune(fitted, least=35.0)
     assert smaller.prior.background
     assert float(jaxgmm.mixture(smaller).weights[0]) > 0
+    values = component_log_densities(fitted, X[:, ::-1], (1, 0))
+    np.testing.assert_allclose(logsumexp(values, axis=1), jaxgmm.log_prob(fitted, X), rtol=1e-9)
     assert len(plot.ellipses(fitted, [0.9], ax=Figure().subplots()).patches) == K
 
 
