@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from jaxgmm._algorithms.base import Algorithm, Wrapper, check_ascends
 from jaxgmm._algorithms.squarem import Squarem, squarem
 from jaxgmm._estep.data import Data
+from jaxgmm._estep.stats import Stats
 from jaxgmm._lane.state import State
 from jaxgmm._numerics.arrays import as_array
 from jaxgmm._numerics.calls import usage
@@ -37,8 +38,9 @@ class Annealed(Wrapper):
         left = jnp.maximum(self.n_steps - n_iter, 0) / self.n_steps
         return self.start ** left.astype(self.start.dtype)
 
-    def advance(self, state: State, data: Data) -> State:
-        return self.maximise(state, self.expect(state, data, self.beta(state.n_iter)))
+    def expect(self, state: State, data: Data, beta: Array | None = None) -> Stats:
+        own = self.beta(state.n_iter)
+        return self.inner.expect(state, data, own if beta is None else own * beta)
 
     def steady(self, state: State) -> Array:
         # until its temperature is 1 a lane neither settles nor has to go up

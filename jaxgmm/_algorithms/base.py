@@ -159,9 +159,16 @@ class Algorithm:
 
     def step_on(self, state: State, data: Data, tol: Array) -> State:
         """`step` on prepared data, judged with a tolerance."""
-        new = replace(self.advance(state, data), n_iter=state.n_iter + 1)
+        return self.judged(state, self.advance(state, data), data.total, tol)
+
+    def judged(self, state: State, new: State, total: Array, tol: Array) -> State:
+        """The state after an iteration from ``state`` to ``new``, with its status.
+
+        ``total`` is the sum of the weights of all rows.
+        """
+        new = replace(new, n_iter=state.n_iter + 1)
         exact = self.monotone is not False
-        tolerance = tolerance_of(state, new, data.total, tol, self.view, exact=exact)
+        tolerance = tolerance_of(state, new, total, tol, self.view, exact=exact)
         record, objective = self.monitor.observe(state.record, new.objective, new.n_iter, tolerance)
         new = replace(new, record=record, objective=objective)
         status = self.judge(state, new, tolerance)
@@ -175,7 +182,10 @@ class Algorithm:
         return data
 
     def advance(self, state: State, data: Data) -> State:
-        """The state with a new posterior and objective, before its status is set."""
+        """The state with a new posterior and objective, before its status is set.
+
+        What ascends does this and nothing else: its rows may come in batches, see `merge`.
+        """
         return self.maximise(state, self.expect(state, data))
 
     def current(self, state: State) -> Prior:
@@ -283,9 +293,6 @@ class Wrapper(Algorithm):
 
     def remember_again(self, memory: Any, posterior: Prior) -> Any:
         return self.inner.remember_again(memory, posterior)
-
-    def advance(self, state: State, data: Data) -> State:
-        return self.inner.advance(state, data)
 
     def expect(self, state: State, data: Data, beta: Array | None = None) -> Stats:
         return self.inner.expect(state, data, beta)

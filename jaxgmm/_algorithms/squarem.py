@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from jaxgmm._algorithms.base import Algorithm, Wrapper, check_ascends
 from jaxgmm._algorithms.monitor import Tolerance
 from jaxgmm._estep.data import Data
+from jaxgmm._estep.stats import Stats
 from jaxgmm._lane.state import State
 from jaxgmm._model.coordinates import coordinates_of, posterior_of, units_of
 from jaxgmm._model.prior import Prior
@@ -77,11 +78,13 @@ class Squarem(Wrapper):
         key = jax.random.key(0)  # which algorithms that can be wrapped do not use
         return self.remember(key, key, posterior)
 
-    def advance(self, state: State, data: Data) -> State:
-        memory, view = state.memory, self.view
+    def expect(self, state: State, data: Data, beta: Array | None = None) -> Stats:
+        return self.inner.expect(_started(state), data, beta)
+
+    def maximise(self, state: State, stats: Stats) -> State:
+        memory, view, total = state.memory, self.view, jnp.sum(stats.count)
         phase = memory.phase
-        start = _where(phase == 2, memory.trial, state.posterior)
-        new = self.inner.advance(replace(state, posterior=start, memory=memory.inner), data)
+        new = self.inner.maximise(_started(state), stats)
         # a third step that ends below the second is taken back; NaN is below everything
         right = (phase != 2) | (new.objective >= state.objective)
         q = _where(right, new.posterior, state.posterior)
@@ -90,11 +93,11 @@ class Squarem(Wrapper):
         here, before = coordinates_of(q, view), coordinates_of(state.posterior, view)
         first = _where(phase == 0, before, memory.first)
         second = _where(phase == 0, here, memory.second)
-        calm = objective - state.objective <= _CALM * data.total
+        calm = objective - state.objective <= _CALM * total
         length, point = _extrapolate(
             first, second, here, units_of(q, view), jnp.where(calm, memory.limit, 1)
         )
-        trial = posterior_of(self.prior, point, data.total, view)
+        trial = posterior_of(self.prior, point, total, view)
         trial = _where(phase == 1, trial, memory.trial)
 
         at_limit = memory.length == memory.limit
@@ -116,6 +119,13 @@ class Squarem(Wrapper):
     def settled(self, old: State, new: State, tolerance: Tolerance) -> Array:
         """As without acceleration, but only after a plain step: an extrapolated one may gain 0."""
         return self.inner.settled(old, new, tolerance) & new.memory.plain
+
+
+def _started(state: State) -> State:
+    """The inner algorithm's state where a step starts: a third one at the extrapolated point."""
+    memory = state.memory
+    start = _where(memory.phase == 2, memory.trial, state.posterior)
+    return replace(state, posterior=start, memory=memory.inner)
 
 
 def _where(condition: Array, a: Any, b: Any) -> Any:
