@@ -2,9 +2,8 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
@@ -12,42 +11,28 @@ from jax.typing import ArrayLike
 
 from jaxgmm._algorithms.base import Algorithm, check_algorithm
 from jaxgmm._algorithms.monitor import rounding
-from jaxgmm._estep.data import Data
 from jaxgmm._estep.row_checks import check_rows
 from jaxgmm._estep.rows import Rows, Samples, floats_of
-from jaxgmm._fit.driver import Driver, Limits, resized
-from jaxgmm._fit.launch import start_lanes
-from jaxgmm._fit.mesh import check_mesh, spread_rows
-from jaxgmm._fit.progress import Bar
-from jaxgmm._fit.race import RACING_LANES
-from jaxgmm._fit.rescue import needs_rescue, rescue, start_afresh
-from jaxgmm._fit.result import Result, best_lane, data_notes, resolution_of
-from jaxgmm._fit.search import PATIENCE, moving, search
+from jaxgmm._fit.driver import Limits
+from jaxgmm._fit.mesh import check_mesh
+from jaxgmm._fit.plan import Lanes, Options, best_of, find_optima
+from jaxgmm._fit.result import Result, data_notes, resolution_of
 from jaxgmm._fit.whitening import Whitening
 from jaxgmm._lane.state import Fitted, State, state_of
-from jaxgmm._lane.status import FAILED, Status
 from jaxgmm._model.checks import check_model
 from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.checks import check_non_negative, check_positive, check_positive_int
 from jaxgmm._numerics.devices import on_automatic_axes
-from jaxgmm._numerics.programs import Call, check_process, check_untraced
-from jaxgmm._numerics.pytree import put_in, replace
+from jaxgmm._numerics.programs import check_process, check_untraced
+from jaxgmm._numerics.pytree import replace
 
 # Lanes at random starts, unless it is said how many.
 _LANES = 16
-# Lanes that try moves together, unless the fit has a batch of about as many already.
-_MOVES = 16
-# Up to this N K D an iteration takes no longer than its start, and the search is more patient.
-_SMALL = 1 << 16
-_PATIENT = 4
 # For those who trace.
 _INSTEAD = (
     "call jaxgmm.run(algorithm, states, x) there, with states of "
     "jax.vmap(algorithm.init, (0, None))(keys, x), and jaxgmm.fixed_point for derivatives"
 )
-# Lanes at one optimum, of those that a race leaves, that make it the best one as a rule.
-_AGREED = 3
-_AGREEMENT = 8
 
 
 @usage("jaxgmm.fit(key, x, algorithm)")
@@ -163,54 +148,34 @@ def fit(
     # a start that names no row, and an algorithm that takes no part of the rows for all
     pads = isinstance(init, str) and algorithm.ascends and mesh is None
     coordinates = Whitening(x, rows, algorithm, pads)
-    inner = coordinates.into(algorithm)
-
-    def start(key: Array, n_lanes: int, init: Any) -> Call:
-        return start_lanes(key, inner, n_lanes, init, coordinates, rows)
-
-    ours = not isinstance(init, State | Mapping) and algorithm.races
-    race = ours and n_restarts >= RACING_LANES if racing is None else racing
-    limits = Limits(max_iter, tol)
-    searches = ours if moves is None else moves
-    least = _MOVES if searches and not history else 1
-
-    def driver_of(data: Data) -> Driver:
-        # batches of the sizes that moves will need
-        shrinks = searches and n_restarts == _n_moves(n_restarts)
-        options = {"least": least, "shrinks": shrinks, "history": history, "mesh": mesh}
-        return Driver(inner, data, limits, n_restarts, **options)
-
-    starting = start(key, n_restarts, init)
-    if mesh is None and not rows.x.committed and starting.is_new():
-        _compile_ahead(starting, driver_of, searches)
-    data, starts = starting()
-    driver = driver_of(data if mesh is None else spread_rows(data, mesh))
-    bar = Bar(algorithm.name, max_iter, "it", progress)
-    course, interrupted = driver.run(starts, race, [bar])
-    states, record = course.states(), course.history() if history else None
-    plan = _Plan(driver.quiet(), key, n_restarts, effort, progress)
-    if ours and not interrupted and needs_rescue(plan.driver, states):
-        states, interrupted = plan.rescued(starts, states, race, init, start)
-    if searches and not interrupted:
-        states, interrupted = plan.moved(states)
-    total = float(data.total)
-    lane = _best(states)[0]
-    height = np.nan_to_num(np.asarray(states.objective)[lane], neginf=0.0)
-    states, gain, lost = coordinates.back(states, algorithm, rows.weight, total)
-    precision = float(rounding(height, total * rows.n_features) + lost[lane])
-    record = None if record is None else record + gain
-    result = Result(
-        algorithm,
-        states,
-        record,
-        interrupted,
-        notes,
-        precision=precision,
-        resolution=resolution_of(tol, total),
+    options = Options(
+        n_restarts, init, Limits(max_iter, tol), history, progress, racing, moves, effort, mesh
     )
+    lanes = find_optima(key, coordinates.into(algorithm), coordinates, rows, options)
+    gain = coordinates.gain(rows.weight, lanes.total)
+    result = finished(lanes, algorithm, coordinates, gain, tol, notes)
     if doubt := result.doubt():
         warnings.warn(doubt, RuntimeWarning, stacklevel=3)
     return result
+
+
+def finished(
+    lanes: Lanes, algorithm: Any, coordinates: Whitening, gain: float, tol: float, notes: Any
+) -> Result:
+    """The result of a fit, in the data's units."""
+    states, lane = lanes.states, best_of(lanes.states)[0]
+    height = np.nan_to_num(np.asarray(states.objective)[lane], neginf=0.0)
+    n_features = algorithm.prior.n_features
+    states, gained, lost = coordinates.back(states, algorithm, gain)
+    return Result(
+        algorithm,
+        states,
+        None if lanes.history is None else lanes.history + gained,
+        lanes.interrupted,
+        notes,
+        precision=float(rounding(height, lanes.total * n_features) + lost[lane]),
+        resolution=resolution_of(tol, lanes.total),
+    )
 
 
 def _on_automatic_axes(x: Any) -> Any:
@@ -225,106 +190,3 @@ def _n_lanes(init: Any) -> int:
     if isinstance(init, State):
         return init.status.shape[0] if init.status.ndim else 1
     return _LANES
-
-
-# The call that makes lanes at their starts, and the data, from a key, the number of lanes and the
-# start.
-Starter = Callable[[Array, int, Any], Call]
-
-
-def _compile_ahead(starting: Call, driver_of: Callable[[Data], Driver], searches: bool) -> None:
-    """Begin to compile the loop and the moves, while the starts are compiled and made."""
-    data, states = starting.shapes()
-    driver = driver_of(data)
-    driver.ahead(states)
-    if searches and driver.algorithm.prior.n_components > 1:
-        quiet, n_lanes = driver.quiet(), _n_moves(driver.n_lanes)
-        sizes = np.asarray([driver.algorithm.prior.n_components])
-        moving(starting.args[0], (0, 0), resized(states, 1), sizes, quiet, 0, n_lanes).ahead()
-        quiet.ahead(resized(states, n_lanes))
-
-
-def _n_moves(n_restarts: int) -> int:
-    """Lanes of a batch beside the fit's own, whose program they use if it is about as large."""
-    return n_restarts if _MOVES <= n_restarts <= 4 * _MOVES else _MOVES
-
-
-class _Plan(NamedTuple):
-    """What a fit does when its lanes have ended: it looks for something better.
-
-    Attributes:
-        driver: of lanes, without a history.
-        key: PRNG key.
-        n_restarts: of the fit.
-        effort: of the search by moves.
-        progress: whether bars are shown.
-    """
-
-    driver: Driver
-    key: Array
-    n_restarts: int
-    effort: float
-    progress: bool | None
-
-    def rescued(
-        self, starts: State, states: State, race: bool, init: Any, start: Starter
-    ) -> tuple[State, bool]:
-        """The states, with lanes that collapsed run again, or new ones where none is sound."""
-        states, interrupted = rescue(self.driver, starts, states, race)
-        lane, failed = _best(states)
-        if not failed or interrupted:
-            return states, interrupted
-        n_lanes = _n_moves(self.n_restarts)
-        kinds = (
-            lambda key: start(key, n_lanes, init)()[1],
-            lambda key: start(key, n_lanes, "random_responsibilities")()[1],
-        )
-        new, interrupted = start_afresh(jax.random.fold_in(self.key, 2), kinds, self.driver)
-        best, failed = _best(new)
-        if not failed:
-            states = put_in(states, lane, jax.tree.map(lambda a: np.asarray(a)[best], new))
-        return states, interrupted
-
-    def moved(self, states: State) -> tuple[State, bool]:
-        """The states with the best lane moved to a better optimum, as long as a move finds one."""
-        lane, failed = _best(states)
-        if failed:
-            return states, False
-        start = jax.tree.map(lambda a: np.asarray(a)[[lane]], states)
-        n_components = self.driver.algorithm.prior.n_components
-        # more components can be moved in more ways
-        patience = min(n_components - 1, PATIENCE)
-        if self.driver.work * self.driver.data.x.shape[1] <= _SMALL:
-            patience *= _PATIENT
-        if self._agreed(states):
-            patience /= _AGREEMENT
-        best, interrupted = search(
-            self.key,
-            1,
-            start,
-            np.asarray([n_components]),
-            self.driver,
-            _n_moves(self.n_restarts),
-            max(1, round(self.effort * patience)),
-            self._observers,
-        )
-        if best is not start:
-            states = put_in(states, lane, jax.tree.map(lambda a: a[0], best))
-        return states, interrupted
-
-    def _observers(self) -> list[Bar]:
-        limits, name = self.driver.limits, self.driver.algorithm.name
-        return [Bar(name, limits.max_iter, "it", self.progress)]
-
-    def _agreed(self, states: State) -> bool:
-        """Whether so many lanes found the best optimum that a better one is unlikely."""
-        found = np.asarray(states.objective)[np.asarray(states.status) == Status.CONVERGED]
-        near = 100 * self.driver.limits.tol * float(self.driver.data.total)
-        return len(found) > 0 and bool(np.sum(found >= np.max(found) - near) >= _AGREED)
-
-
-def _best(states: State) -> tuple[int, bool]:
-    """The best lane, and whether even that one failed."""
-    status = np.asarray(states.status)
-    lane = best_lane(status, np.asarray(states.objective))
-    return lane, bool(status[lane] in FAILED)

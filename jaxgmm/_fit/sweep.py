@@ -148,7 +148,7 @@ class Sweep:
         scores = np.array(self._scoring(best, data, self._longer(held_out))(), np.float64)
         gain = own.gain(self._own(weight), total)
         scores[:, 0] += gain
-        best, *_ = own.back(best, self.padded, self._own(weight), total)
+        best, *_ = own.back(best, self.padded, gain)
         return Outcome(best, scores, total)
 
     def state(self, outcome: Outcome, g: int) -> State:

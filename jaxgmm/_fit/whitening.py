@@ -139,7 +139,7 @@ class Whitening:
         return np.log(np.broadcast_to(np.diag(matrix) if np.ndim(matrix) == 2 else matrix, d))
 
     def back(
-        self, states: State, algorithm: Any, weight: Any, total: float
+        self, states: State, algorithm: Any, gain: float
     ) -> tuple[State, np.ndarray, np.ndarray]:
         """The states of lanes in the data's units, what their objectives gained and what was lost.
 
@@ -148,16 +148,15 @@ class Whitening:
         Args:
             states: led by lanes; or by groups, which then lead ``algorithm`` as well.
             algorithm: in the data's units.
-            weight: of the user's rows, or None.
-            total: sum of the weights.
+            gain: of a log-likelihood, see `gain`.
         """
         led = algorithm.prior.components.mean.ndim > 2
-        gain, to = self.gain(weight, total), self.to
+        to = self.to
         with jax.enable_x64(True):
-            states, gain, lost = _restored(
+            states, gained, lost = _restored(
                 states, algorithm, to, to.inverse(), to.log_det(), gain, led=led
             )
-        return states, np.asarray(gain), np.asarray(lost)
+        return states, np.asarray(gained), np.asarray(lost)
 
 
 def _measure(values: Any, rows: Rows, on_host: bool) -> Measure:

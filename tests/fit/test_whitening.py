@@ -91,15 +91,14 @@ def test_an_iteration_is_the_same_in_both_coordinates(name: str) -> None:
     inner, z = coordinates.into(algorithm), coordinates.rows.x
     start = {"labels": (np.arange(len(x)) < len(x) // 2).astype(np.int32)}
     there = jax.tree.map(lambda a: a[None], inner.step(inner.init(KEY, z, start), z))
-    back, *_ = coordinates.back(there, algorithm, None, float(len(x)))
+    gain = coordinates.gain(None, float(len(x)))
+    back, *_ = coordinates.back(there, algorithm, gain)
     one = jax.tree.map(lambda a: a[0], back)
 
     again = algorithm.init(KEY, x, {"posterior": one.posterior})
     here = algorithm.step(again, x)
     moved = jax.tree.map(lambda a: a[None], inner.step(jax.tree.map(lambda a: a[0], there), z))
-    expected = jax.tree.map(
-        lambda a: a[0], coordinates.back(moved, algorithm, None, float(len(x)))[0]
-    )
+    expected = jax.tree.map(lambda a: a[0], coordinates.back(moved, algorithm, gain)[0])
     assert_allclose(here.objective, expected.objective, rtol=1e-11)
     for a, b in zip(
         jax.tree.leaves(here.posterior), jax.tree.leaves(expected.posterior), strict=True

@@ -1,0 +1,228 @@
+"""What a fit does with the rows it has: starts, the race, what rescues lanes, and moves."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from jaxgmm._estep.data import Data
+from jaxgmm._estep.rows import Rows
+from jaxgmm._fit.driver import Driver, Limits, resized
+from jaxgmm._fit.launch import start_lanes
+from jaxgmm._fit.mesh import spread_rows
+from jaxgmm._fit.progress import Bar
+from jaxgmm._fit.race import RACING_LANES
+from jaxgmm._fit.rescue import needs_rescue, rescue, start_afresh
+from jaxgmm._fit.result import best_lane
+from jaxgmm._fit.search import PATIENCE, moving, search
+from jaxgmm._fit.whitening import Whitening
+from jaxgmm._lane.state import State
+from jaxgmm._lane.status import FAILED, Status
+from jaxgmm._numerics.programs import Call
+from jaxgmm._numerics.pytree import put_in
+
+# Lanes that try moves together, unless the fit has a batch of about as many already.
+_MOVES = 16
+# Up to this N K D an iteration takes no longer than its start, and the search is more patient.
+_SMALL = 1 << 16
+_PATIENT = 4
+# Lanes at one optimum, of those that a race leaves, that make it the best one as a rule.
+_AGREED = 3
+_AGREEMENT = 8
+
+
+class Options(NamedTuple):
+    """How a fit looks for the best optimum; see `fit`.
+
+    Attributes:
+        n_restarts: R.
+        init: the start.
+        limits: where lanes end.
+        history: whether every lane's objectives are recorded.
+        progress: whether bars are shown.
+        racing: whether lanes race; None for the default.
+        moves: whether the best lane tries moves; None for the default.
+        effort: of the search by moves.
+        mesh: of devices, or None.
+    """
+
+    n_restarts: int
+    init: Any
+    limits: Limits
+    history: bool = False
+    progress: bool | None = None
+    racing: bool | None = None
+    moves: bool | None = None
+    effort: float = 1.0
+    mesh: Mesh | None = None
+
+    def free(self, algorithm: Any) -> bool:
+        """Whether the starts are random, and of an algorithm that may leave them."""
+        return not isinstance(self.init, State | Mapping) and algorithm.races
+
+    def races(self, algorithm: Any) -> bool:
+        many = self.n_restarts >= RACING_LANES
+        return self.free(algorithm) and many if self.racing is None else self.racing
+
+    def searches(self, algorithm: Any) -> bool:
+        return self.free(algorithm) if self.moves is None else self.moves
+
+
+class Lanes(NamedTuple):
+    """What became of the lanes of a fit, in its coordinates.
+
+    Attributes:
+        states: of all lanes.
+        history: objectives (T, R), or None.
+        interrupted: whether Ctrl-C ended it.
+        total: sum of the weights.
+    """
+
+    states: State
+    history: np.ndarray | None
+    interrupted: bool
+    total: float
+
+
+def find_optima(
+    key: Array, algorithm: Any, coordinates: Whitening, rows: Rows, options: Options
+) -> Lanes:
+    """Run all lanes from their starts to the end, and look for something better.
+
+    Args:
+        key: PRNG key.
+        algorithm: in the coordinates of the fit.
+        coordinates: of the fit, with its rows.
+        rows: in the units of the data.
+        options: how to look.
+    """
+    n_restarts, history, mesh = options.n_restarts, options.history, options.mesh
+    race, searches = options.races(algorithm), options.searches(algorithm)
+    least = _MOVES if searches and not history else 1
+
+    def start(key: Array, n_lanes: int, init: Any) -> Call:
+        return start_lanes(key, algorithm, n_lanes, init, coordinates, rows)
+
+    def driver_of(data: Data) -> Driver:
+        # batches of the sizes that moves will need
+        shrinks = searches and n_restarts == _n_moves(n_restarts)
+        sizes = {"least": least, "shrinks": shrinks, "history": history, "mesh": mesh}
+        return Driver(algorithm, data, options.limits, n_restarts, **sizes)
+
+    starting = start(key, n_restarts, options.init)
+    if mesh is None and not rows.x.committed and starting.is_new():
+        _compile_ahead(starting, driver_of, searches)
+    data, starts = starting()
+    driver = driver_of(data if mesh is None else spread_rows(data, mesh))
+    bar = Bar(algorithm.name, options.limits.max_iter, "it", options.progress)
+    course, interrupted = driver.run(starts, race, [bar])
+    states, record = course.states(), course.history() if history else None
+    plan = _Plan(driver.quiet(), key, options)
+    free = options.free(algorithm)
+    if free and not interrupted and needs_rescue(plan.driver, states):
+        states, interrupted = plan.rescued(starts, states, race, start)
+    if searches and not interrupted:
+        states, interrupted = plan.moved(states)
+    return Lanes(states, record, interrupted, float(data.total))
+
+
+# The call that makes lanes at their starts, and the data, from a key, the number of lanes and the
+# start.
+Starter = Callable[[Array, int, Any], Call]
+
+
+def _compile_ahead(starting: Call, driver_of: Callable[[Data], Driver], searches: bool) -> None:
+    """Begin to compile the loop and the moves, while the starts are compiled and made."""
+    data, states = starting.shapes()
+    driver = driver_of(data)
+    driver.ahead(states)
+    if searches and driver.algorithm.prior.n_components > 1:
+        quiet, n_lanes = driver.quiet(), _n_moves(driver.n_lanes)
+        sizes = np.asarray([driver.algorithm.prior.n_components])
+        moving(starting.args[0], (0, 0), resized(states, 1), sizes, quiet, 0, n_lanes).ahead()
+        quiet.ahead(resized(states, n_lanes))
+
+
+def _n_moves(n_restarts: int) -> int:
+    """Lanes of a batch beside the fit's own, whose program they use if it is about as large."""
+    return n_restarts if _MOVES <= n_restarts <= 4 * _MOVES else _MOVES
+
+
+class _Plan(NamedTuple):
+    """What a fit does when its lanes have ended: it looks for something better.
+
+    Attributes:
+        driver: of lanes, without a history.
+        key: PRNG key.
+        options: of the fit.
+    """
+
+    driver: Driver
+    key: Array
+    options: Options
+
+    def rescued(
+        self, starts: State, states: State, race: bool, start: Starter
+    ) -> tuple[State, bool]:
+        """The states, with lanes that collapsed run again, or new ones where none is sound."""
+        states, interrupted = rescue(self.driver, starts, states, race)
+        lane, failed = best_of(states)
+        if not failed or interrupted:
+            return states, interrupted
+        n_lanes = _n_moves(self.options.n_restarts)
+        kinds = (
+            lambda key: start(key, n_lanes, self.options.init)()[1],
+            lambda key: start(key, n_lanes, "random_responsibilities")()[1],
+        )
+        new, interrupted = start_afresh(jax.random.fold_in(self.key, 2), kinds, self.driver)
+        best, failed = best_of(new)
+        if not failed:
+            states = put_in(states, lane, jax.tree.map(lambda a: np.asarray(a)[best], new))
+        return states, interrupted
+
+    def moved(self, states: State) -> tuple[State, bool]:
+        """The states with the best lane moved to a better optimum, as long as a move finds one."""
+        lane, failed = best_of(states)
+        if failed:
+            return states, False
+        start = jax.tree.map(lambda a: np.asarray(a)[[lane]], states)
+        n_components = self.driver.algorithm.prior.n_components
+        # more components can be moved in more ways
+        patience = min(n_components - 1, PATIENCE)
+        if self.driver.work * self.driver.data.x.shape[1] <= _SMALL:
+            patience *= _PATIENT
+        if self._agreed(states):
+            patience /= _AGREEMENT
+        best, interrupted = search(
+            self.key,
+            1,
+            start,
+            np.asarray([n_components]),
+            self.driver,
+            _n_moves(self.options.n_restarts),
+            max(1, round(self.options.effort * patience)),
+            self._observers,
+        )
+        if best is not start:
+            states = put_in(states, lane, jax.tree.map(lambda a: a[0], best))
+        return states, interrupted
+
+    def _observers(self) -> list[Bar]:
+        limits, name = self.driver.limits, self.driver.algorithm.name
+        return [Bar(name, limits.max_iter, "it", self.options.progress)]
+
+    def _agreed(self, states: State) -> bool:
+        """Whether so many lanes found the best optimum that a better one is unlikely."""
+        found = np.asarray(states.objective)[np.asarray(states.status) == Status.CONVERGED]
+        near = 100 * self.driver.limits.tol * float(self.driver.data.total)
+        return len(found) > 0 and bool(np.sum(found >= np.max(found) - near) >= _AGREED)
+
+
+def best_of(states: State) -> tuple[int, bool]:
+    """The best lane, and whether even that one failed."""
+    status = np.asarray(states.status)
+    lane = best_lane(status, np.asarray(states.objective))
+    return lane, bool(status[lane] in FAILED)
