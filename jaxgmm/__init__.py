@@ -65,6 +65,8 @@ from jaxgmm._model.weights.dirichlet import Dirichlet
 from jaxgmm._model.weights.fixed_weights import FixedWeights
 from jaxgmm._model.weights.stick_breaking import StickBreaking
 from jaxgmm._numerics.cache import cache_programs
+from jaxgmm._stream.errors import StreamError
+from jaxgmm._stream.stream import Stream
 
 __version__ = "0.2.0"
 
@@ -93,6 +95,8 @@ __all__ = [
     "State",
     "Status",
     "StickBreaking",
+    "Stream",
+    "StreamError",
     "TiedNormalWishart",
     "aic",
     "algebra",

@@ -51,6 +51,7 @@ def minibatch(key: Array, data: Data, iteration: Array, batch_size: int) -> Data
 
     The last batch of an epoch may be short; its missing rows have weight 0, and ``scale`` is N over
     the rows that are there, so that the scaled sums are unbiased for the whole data in every batch.
+    Of data that are a part themselves it is that times their own scale.
     """
     n_samples = data.x.shape[0]
     n_batches = -(-n_samples // batch_size)
@@ -61,5 +62,5 @@ def minibatch(key: Array, data: Data, iteration: Array, batch_size: int) -> Data
     weight = present.astype(data.x.dtype)
     if data.weight is not None:
         weight = weight * data.weight[rows]
-    scale = n_samples / jnp.sum(present).astype(data.x.dtype)
+    scale = data.scale * (n_samples / jnp.sum(present).astype(data.x.dtype))
     return replace(data, rows=replace(data.rows.take(rows), weight=weight), scale=scale)

@@ -4,19 +4,18 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from jaxgmm._algorithms.base import Algorithm, check_algorithm
-from jaxgmm._algorithms.monitor import rounding
 from jaxgmm._estep.row_checks import check_rows
 from jaxgmm._estep.rows import Rows, Samples, floats_of
 from jaxgmm._fit.driver import Limits
 from jaxgmm._fit.mesh import check_mesh
-from jaxgmm._fit.plan import Lanes, Options, best_of, find_optima
-from jaxgmm._fit.result import Result, data_notes, resolution_of
+from jaxgmm._fit.plan import Options, find_optima, finished
+from jaxgmm._fit.result import Result, data_notes
+from jaxgmm._fit.streamed import fit_stream
 from jaxgmm._fit.whitening import Whitening
 from jaxgmm._lane.state import Fitted, State, state_of
 from jaxgmm._model.checks import check_model
@@ -25,6 +24,7 @@ from jaxgmm._numerics.checks import check_non_negative, check_positive, check_po
 from jaxgmm._numerics.devices import on_automatic_axes
 from jaxgmm._numerics.programs import check_process, check_untraced
 from jaxgmm._numerics.pytree import replace
+from jaxgmm._stream.stream import Stream
 
 # Lanes at random starts, unless it is said how many.
 _LANES = 16
@@ -38,7 +38,7 @@ _INSTEAD = (
 @usage("jaxgmm.fit(key, x, algorithm)")
 def fit(
     key: Array,
-    x: Samples,
+    x: Samples | Stream,
     algorithm: Algorithm,
     n_restarts: int | None = None,
     init: str | Callable[..., Array] | Mapping[str, Any] | State = "mixed",
@@ -73,6 +73,11 @@ def fit(
     again: from the optimum under the weak prior of `default_prior`, which has no spikes. If all of
     them fail, new lanes start at random, from random responsibilities as well.
 
+    Of a `Stream` an iteration of EM or CAVI is a pass over all rows. Lanes from random starts come
+    to their optima on a sample of the rows, with race and moves. The best quarter of them, at
+    optima apart, then sees all rows, and ``n_iter``, ``history`` and ``max_iter`` count its passes;
+    the other lanes are DROPPED.
+
     The fit works in coordinates of its own, in which the data are centred and white, or scaled, as
     far as the covariance structure allows. So no result depends on the units of the data, and
     float32 does where the data are far from 0 or nearly collinear. What goes in and what comes out
@@ -83,7 +88,7 @@ def fit(
         x: samples, ``(N, D)``, float32 or float64 (``jax.config.update("jax_enable_x64", True)``).
             Integers, booleans, lists and data frames of numbers become floats. What is not of JAX
             becomes JAX's default float if it is float64, after it has been centred and scaled. Or
-            `Rows`, which also hold the weights.
+            `Rows`, which also hold the weights; or a `Stream` of them.
         algorithm: from `em`, `cavi` or `svi`; it carries the model.
         n_restarts: R; by default 16 lanes at random starts, and as many as there are given ones.
         init: the start: a name or a function (see `Algorithm.init`); a `State`, of one lane or of R
@@ -120,6 +125,7 @@ def fit(
             on a mesh with ``"data"``; and under `jax.jit`, `jax.vmap` or `jax.shard_map`.
         TypeError: for an argument that it does not have, or for one that is missing.
         RuntimeError: in a process forked from one in which JAX has run.
+        StreamError: for a stream that fails, or whose rows change.
 
     Example:
         >>> import jax, jaxgmm
@@ -141,41 +147,37 @@ def fit(
     check_positive("effort", effort)
     if mesh is not None:
         mesh = check_mesh(mesh, algorithm)
-    x = floats_of(_on_automatic_axes(x))
-    rows = check_rows(x, sample_weight)
-    check_model(algorithm.prior, rows)
-    notes = data_notes(rows)
-    # a start that names no row, and an algorithm that takes no part of the rows for all
-    pads = isinstance(init, str) and algorithm.ascends and mesh is None
-    coordinates = Whitening(x, rows, algorithm, pads)
     options = Options(
         n_restarts, init, Limits(max_iter, tol), history, progress, racing, moves, effort, mesh
     )
-    lanes = find_optima(key, coordinates.into(algorithm), coordinates, rows, options)
-    gain = coordinates.gain(rows.weight, lanes.total)
-    result = finished(lanes, algorithm, coordinates, gain, tol, notes)
+    if isinstance(x, Stream):
+        if sample_weight is not None:
+            raise ValueError(
+                "the weights of a stream come with its batches, jaxgmm.Rows(x, weight=weight); "
+                "leave sample_weight out."
+            )
+        result = fit_stream(key, x, algorithm, options)
+    else:
+        result = _fit_rows(key, x, sample_weight, algorithm, options)
     if doubt := result.doubt():
         warnings.warn(doubt, RuntimeWarning, stacklevel=3)
     return result
 
 
-def finished(
-    lanes: Lanes, algorithm: Any, coordinates: Whitening, gain: float, tol: float, notes: Any
+def _fit_rows(
+    key: Array, x: Any, sample_weight: Any, algorithm: Algorithm, options: Options
 ) -> Result:
-    """The result of a fit, in the data's units."""
-    states, lane = lanes.states, best_of(lanes.states)[0]
-    height = np.nan_to_num(np.asarray(states.objective)[lane], neginf=0.0)
-    n_features = algorithm.prior.n_features
-    states, gained, lost = coordinates.back(states, algorithm, gain)
-    return Result(
-        algorithm,
-        states,
-        None if lanes.history is None else lanes.history + gained,
-        lanes.interrupted,
-        notes,
-        precision=float(rounding(height, lanes.total * n_features) + lost[lane]),
-        resolution=resolution_of(tol, lanes.total),
-    )
+    """`fit` of rows that are in memory."""
+    x = floats_of(_on_automatic_axes(x))
+    rows = check_rows(x, sample_weight)
+    check_model(algorithm.prior, rows)
+    notes = data_notes(rows)
+    # a start that names no row, and an algorithm that takes no part of the rows for all
+    pads = isinstance(options.init, str) and algorithm.ascends and options.mesh is None
+    coordinates = Whitening(x, rows, algorithm, pads)
+    lanes = find_optima(key, coordinates.into(algorithm), coordinates, rows, options)
+    gain = coordinates.gain(rows.weight, lanes.total)
+    return finished(lanes, algorithm, coordinates, gain, options.limits.tol, notes)
 
 
 def _on_automatic_axes(x: Any) -> Any:

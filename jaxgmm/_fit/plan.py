@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from jaxgmm._algorithms.monitor import rounding
 from jaxgmm._estep.data import Data
 from jaxgmm._estep.rows import Rows
 from jaxgmm._fit.driver import Driver, Limits, resized
@@ -16,7 +17,7 @@ from jaxgmm._fit.mesh import spread_rows
 from jaxgmm._fit.progress import Bar
 from jaxgmm._fit.race import RACING_LANES
 from jaxgmm._fit.rescue import needs_rescue, rescue, start_afresh
-from jaxgmm._fit.result import best_lane
+from jaxgmm._fit.result import Result, best_lane, resolution_of
 from jaxgmm._fit.search import PATIENCE, moving, search
 from jaxgmm._fit.whitening import Whitening
 from jaxgmm._lane.state import State
@@ -127,6 +128,25 @@ def find_optima(
     if searches and not interrupted:
         states, interrupted = plan.moved(states)
     return Lanes(states, record, interrupted, float(data.total))
+
+
+def finished(
+    lanes: Lanes, algorithm: Any, coordinates: Whitening, gain: float, tol: float, notes: Any
+) -> Result:
+    """The result of a fit, in the data's units."""
+    states, lane = lanes.states, best_of(lanes.states)[0]
+    height = np.nan_to_num(np.asarray(states.objective)[lane], neginf=0.0)
+    n_features = algorithm.prior.n_features
+    states, gained, lost = coordinates.back(states, algorithm, gain)
+    return Result(
+        algorithm,
+        states,
+        None if lanes.history is None else lanes.history + gained,
+        lanes.interrupted,
+        notes,
+        precision=float(rounding(height, lanes.total * n_features) + lost[lane]),
+        resolution=resolution_of(tol, lanes.total),
+    )
 
 
 # The call that makes lanes at their starts, and the data, from a key, the number of lanes and the

@@ -97,7 +97,7 @@ class Observer(Protocol):
 
 
 class Bar:
-    """A progress bar."""
+    """A progress bar of iterations."""
 
     def __init__(self, what: str, total: int, unit: str, show: bool | None):
         from tqdm import tqdm
@@ -109,6 +109,33 @@ class Bar:
         text = f"{progress.n_running} of {progress.n_lanes} lanes running"
         self.bar.set_postfix_str(text, refresh=False)
         self.bar.update(progress.n_iter - self.bar.n)
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+class RowsBar:
+    """A progress bar of the rows of a pass over a stream, with the time that is left of it."""
+
+    def __init__(self, what: str, n_rows: int, show: bool | None):
+        from tqdm import tqdm
+
+        disable = None if show is None else not show
+        options = {"total": n_rows, "unit": " rows", "unit_scale": True, "leave": False}
+        self.what, self.bar = what, tqdm(**options, disable=disable)
+
+    def begin(self, number: int, n_running: int, n_lanes: int) -> None:
+        """A pass begins."""
+        self.bar.reset()
+        self.bar.set_description(f"{self.what}, pass {number}", refresh=False)
+        self.bar.set_postfix_str(f"{n_running} of {n_lanes} lanes running", refresh=False)
+
+    def update(self, n_rows: int) -> None:
+        """So many rows more have been read."""
+        self.bar.update(n_rows)
+
+    def __call__(self, progress: Progress) -> None:
+        pass
 
     def close(self) -> None:
         self.bar.close()

@@ -119,10 +119,14 @@ class Whitening:
 
     def gain(self, weight: Any, total: float) -> float:
         """What a log-likelihood gains on the way back: of rows of given weights, and their sum."""
-        if self.missing is None:
+        seen = None if self.missing is None else for_everyone(_seen, self.missing, weight)
+        return self.gain_of(seen, total)
+
+    def gain_of(self, seen: Any, total: float) -> float:
+        """`gain`, from the weight of the values of each feature that are known; None for all."""
+        if seen is None:
             return self.to.log_det() * total
-        seen = np.asarray(for_everyone(_seen, self.missing, weight), np.float64)
-        return float(seen @ self._log_scales())
+        return float(np.asarray(seen, np.float64) @ self._log_scales())
 
     def log_dets(self) -> Any:
         """What the log density of a sample gains on the way back, in nats: one number, or ``(N,)``.

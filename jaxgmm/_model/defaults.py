@@ -26,6 +26,7 @@ from jaxgmm._numerics.checks import (
 from jaxgmm._numerics.devices import is_local
 from jaxgmm._numerics.programs import program
 from jaxgmm._numerics.pytree import replace
+from jaxgmm._stream.stream import Stream
 
 _KNOWN_HINT = "; for a known covariance pass the (D, D) matrix itself"
 
@@ -74,7 +75,7 @@ def flat_prior(
 
 @usage("jaxgmm.default_prior(x, n_components=3)")
 def default_prior(
-    x: Samples,
+    x: Samples | Stream,
     n_components: int,
     covariance: str | Float[Array, "D D"] = "full",
     weights: str = "dirichlet",
@@ -89,7 +90,8 @@ def default_prior(
     exists. The result of a fit then names the column.
 
     Args:
-        x: samples, ``(N, D)``, finite; or `Rows`, which also hold the weights.
+        x: samples, ``(N, D)``, finite; or `Rows`, which also hold the weights; or a `Stream`, of
+            which its sample of rows counts.
         n_components: K.
         covariance: ``"full"``, ``"tied"``, ``"diag"``, ``"spherical"``, or a known covariance
             matrix ``(D, D)`` itself.
@@ -110,7 +112,7 @@ def default_prior(
     """
     check_positive_int("n_components", n_components, "jaxgmm.default_prior(x, n_components)")
     check_choice("weights", weights, WEIGHTS, "; those of the samples are sample_weight")
-    given = floats_of(x)
+    given = floats_of(x.sample() if isinstance(x, Stream) else x)
     rows = check_rows(given, sample_weight)
     dtype, d = rows.x.dtype, rows.n_features
     if isinstance(covariance, str):

@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "jaxgmm"
 LAYERS = (
     ("_numerics",),
     ("_estep",),
+    ("_stream",),
     ("_model",),
     ("_lane",),
     ("_algorithms", "_mixture"),
@@ -25,7 +26,7 @@ LAYERS = (
 RANK = {name: i for i, row in enumerate(LAYERS) for name in row}
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Bridges to a package of the same name: the only modules that may import these.
-BRIDGES = {"sklearn": "sklearn", "matplotlib": "plot", "arviz": "_export"}
+BRIDGES = {"pyarrow": "_stream", "sklearn": "sklearn", "matplotlib": "plot", "arviz": "_export"}
 
 
 def room(path: Path) -> str:

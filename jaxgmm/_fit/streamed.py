@@ -1,0 +1,176 @@
+"""Fits of rows that come in batches.
+
+The lanes start, race and move on the sample that the first pass kept. Those that are worth it then
+see all rows.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+
+from jaxgmm._estep.row_checks import check_rows
+from jaxgmm._estep.rows import floats_of
+from jaxgmm._fit.launch import begin_lane, start_lanes
+from jaxgmm._fit.plan import Lanes, Options, find_optima, finished
+from jaxgmm._fit.progress import Bar, Progress, RowsBar
+from jaxgmm._fit.result import Result, data_notes, resolution_of
+from jaxgmm._fit.stream_driver import StreamedDriver
+from jaxgmm._fit.whitening import Whitening
+from jaxgmm._lane.state import State
+from jaxgmm._lane.status import FAILED, Status
+from jaxgmm._model.checks import check_model
+from jaxgmm._numerics.arrays import as_array
+from jaxgmm._numerics.programs import program
+from jaxgmm._numerics.pytree import pick, replace, set_at
+from jaxgmm._stream.batches import Batches
+from jaxgmm._stream.errors import StreamError
+from jaxgmm._stream.stream import Stream
+
+# Of the lanes that a fit has, this share sees all rows, as after the first rung of a race.
+_SHARE = 4
+
+
+def fit_stream(key: Array, stream: Stream, algorithm: Any, options: Options) -> Result:
+    """`fit` of a stream.
+
+    Raises:
+        ValueError: for rows that no fit can use, and what a stream cannot do.
+        StreamError: if the stream fails in a later pass, with the result so far.
+    """
+    _check(algorithm, options)
+    survey = stream.survey()
+    given = floats_of(survey.sample)
+    rows = check_rows(given)
+    check_model(algorithm.prior, rows)
+    notes = data_notes(rows)
+    if rows.n_samples < survey.n_samples:
+        few = f"the starts and the notes are of {rows.n_samples} of the {survey.n_samples} rows."
+        notes = (*notes, few)
+    pads = isinstance(options.init, str) and algorithm.ascends
+    coordinates = Whitening(given, rows, algorithm, pads)
+    inner = coordinates.into(algorithm)
+
+    # with random starts lanes come to their optima on the sample first
+    ready = options.free(inner) and options.racing is not False
+    if ready:
+        found = find_optima(key, inner, coordinates, rows, options._replace(history=False))
+    else:
+        start = start_lanes(key, inner, options.n_restarts, options.init, coordinates, rows)
+        found = Lanes(start()[1], None, False, survey.total)
+    course = _Course(found.states, np.arange(options.n_restarts), None)
+    if ready:
+        resolution = resolution_of(options.limits.tol, survey.total)
+        course = course._replace(lanes=_promising(found.states, resolution))
+
+    def result(course: _Course, interrupted: bool) -> Result:
+        lanes = Lanes(course.states(), course.history(options), interrupted, survey.total)
+        gain = coordinates.gain_of(survey.seen, survey.total)
+        return finished(lanes, algorithm, coordinates, gain, options.limits.tol, notes)
+
+    if found.interrupted:
+        return result(course, True)
+    batches = Batches(stream.reader, survey, coordinates.to, rows.x.dtype, stream.batch_size)
+    name, shown = algorithm.name, options.progress
+    bar = RowsBar(name, survey.n_samples, shown if algorithm.ascends else False)
+    iterations = Bar(name, options.limits.max_iter, "it", False if algorithm.ascends else shown)
+    last = _Last()
+    observers: Sequence[Any] = (last, bar, iterations)
+    sizes = {"n_lanes": len(course.lanes), "history": options.history}
+    driver = StreamedDriver(inner, batches, options.limits, bar=bar, **sizes)
+    states = pick(found.states, course.lanes)
+    states = _begun(inner, states) if ready else states
+    try:
+        progress, interrupted = driver.run(states, bool(options.racing) and not ready, observers)
+    except StreamError as error:
+        error.result = result(course._replace(progress=last.progress), True)
+        raise
+    return result(course._replace(progress=progress), interrupted)
+
+
+class _Course(NamedTuple):
+    """What has become of the lanes.
+
+    Attributes:
+        before: their states before the first pass.
+        lanes: those that see all rows.
+        progress: of these; None before the first pass has ended.
+    """
+
+    before: State
+    lanes: np.ndarray
+    progress: Progress | None
+
+    def states(self) -> State:
+        if self.progress is None:
+            return self.before
+        return set_at(_dropped(self.before), self.lanes, self.progress.states())
+
+    def history(self, options: Options) -> np.ndarray | None:
+        """Objectives (T, R), NaN for lanes that saw no more than the sample."""
+        if not options.history:
+            return None
+        some = np.empty((0, len(self.lanes)))
+        if self.progress is not None:
+            some = self.progress.history()
+        wide = np.full((len(some), options.n_restarts), np.nan, some.dtype)
+        wide[:, self.lanes] = some
+        return wide
+
+
+class _Last:
+    """An observer that keeps the progress, for when a stream fails."""
+
+    progress: Progress | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def close(self) -> None:
+        pass
+
+
+def _check(algorithm: Any, options: Options) -> None:
+    if options.mesh is not None:
+        raise ValueError("a stream is fitted on one device of a process; leave mesh out.")
+    if not algorithm.ascends and algorithm.batch_size is None:
+        raise ValueError(
+            "SVI of a stream takes minibatches: give jaxgmm.svi a batch_size, for instance "
+            "batch_size=1024."
+        )
+    init = options.init
+    if isinstance(init, Mapping) and (names := {"labels", "responsibilities"} & set(init)):
+        raise ValueError(
+            f"init has {names.pop()} of all rows, but of a stream nobody holds all rows; give "
+            '{"parameters": (weights, means, covariances)}, or a state.'
+        )
+
+
+def _promising(states: State, resolution: float) -> np.ndarray:
+    """The lanes that see all rows: the best quarter, at optima apart."""
+    status = np.asarray(states.status)
+    objective = np.nan_to_num(np.asarray(states.objective, np.float64), nan=-np.inf)
+    usable = ~np.isin(status, (*FAILED, Status.DROPPED))
+    if not usable.any():
+        usable = ~np.isin(status, FAILED)
+    chosen: list[int] = []
+    for lane in sorted(np.flatnonzero(usable), key=lambda lane: -objective[lane]) or [0]:
+        if not chosen or objective[chosen[-1]] - objective[lane] > resolution:
+            chosen.append(int(lane))
+    return np.sort(chosen[: max(1, len(status) // _SHARE)])
+
+
+@program()
+def _begun(algorithm: Any, states: State) -> State:
+    """The states of lanes before their first pass, at the posteriors that they have come to."""
+    nothing: Any = None
+    return jax.vmap(lambda q: begin_lane(algorithm, q, nothing))(states.posterior)
+
+
+def _dropped(states: State) -> State:
+    """The states of lanes that see no more than the sample."""
+    status = np.asarray(states.status)
+    out = np.where(np.isin(status, FAILED), status, int(Status.DROPPED))
+    return replace(states, status=as_array(out.astype(status.dtype)))
