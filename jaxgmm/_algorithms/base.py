@@ -130,8 +130,8 @@ class Algorithm:
         q = initial_posterior(start_key, data, self.prior, start, self.view)
         return self.begin(memory_key, shared_key, q, data)
 
-    def begin(self, key: Array, shared_key: Array, posterior: Prior, data: Data) -> State:
-        """The state before the first iteration, at the given posterior."""
+    def begin(self, key: Array, shared_key: Array, posterior: Prior, data: Data | None) -> State:
+        """The state before the first iteration, at a posterior; of a stream without data."""
         record = self.monitor.begin(self.prior.dtype)
         memory = self.remember(key, shared_key, posterior)
         return initial_state(self.prior, posterior, self.view.of_state, record, memory)

@@ -41,7 +41,7 @@ def fit(
     x: Samples | Stream,
     algorithm: Algorithm,
     n_restarts: int | None = None,
-    init: str | Callable[..., Array] | Mapping[str, Any] | State = "mixed",
+    init: str | Callable[..., Array] | Mapping[str, Any] | State | Fitted = "mixed",
     max_iter: int = 500,
     tol: float = 1e-6,
     *,

@@ -227,8 +227,8 @@ def random_lanes(
     return over_lanes(near, n_at_a_time(data.rows, k), keys, labels, group)
 
 
-def begin_lane(algorithm: Any, posterior: Prior, data: Data) -> State:
-    """The state of an algorithm that draws nothing, at a posterior."""
+def begin_lane(algorithm: Any, posterior: Prior, data: Data | None) -> State:
+    """The state of an algorithm that draws nothing, at a posterior; of a stream without data."""
     key = jax.random.key(0)
     return algorithm.begin(key, key, posterior, data)
 

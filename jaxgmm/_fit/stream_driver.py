@@ -36,17 +36,23 @@ def _merged(a: Stats, b: Stats) -> Stats:
 
 @program()
 def _conclude(
-    algorithm: Any, states: State, stats: Stats, data: Data, max_iter: Array, tol: Array
+    algorithm: Any,
+    states: State,
+    stats: Stats,
+    total: Array,
+    row_per_weight: Array | None,
+    max_iter: Array,
+    tol: Array,
 ) -> tuple[State, Array, Array]:
     """The states after a pass, the objectives of those that ran, and which are degenerate."""
     active = (states.status == Status.RUNNING) & (states.n_iter < max_iter)
     new = jax.vmap(
-        lambda state, own: algorithm.judged(state, algorithm.maximise(state, own), data.total, tol)
+        lambda state, own: algorithm.judged(state, algorithm.maximise(state, own), total, tol)
     )(states, stats)
     states = select(active, new, states)
     row = jnp.where(active, states.objective, jnp.nan)[None]
-    row_per_weight = 1.0 if data.row_per_weight is None else data.row_per_weight
-    degenerate = jax.vmap(is_degenerate, (0, None))(states, row_per_weight)
+    share = 1.0 if row_per_weight is None else row_per_weight
+    degenerate = jax.vmap(is_degenerate, (0, None))(states, share)
     return finish(states, max_iter, degenerate), row, degenerate
 
 
@@ -121,11 +127,11 @@ class StreamedDriver(Driver):
             part = _gather.on(Effort.FULL, self.algorithm, states, data)()
             total.add(jax.block_until_ready(part))  # no more than two batches at a time
             self.bar.update(batch.n_rows)
-        data = replace(self.data, rows=None)
         max_iter = np.asarray(self.limits.max_iter, np.int32)
-        tol = np.asarray(self.limits.tol, data.total.dtype)
+        tol = np.asarray(self.limits.tol, self.data.total.dtype)
+        weights = self.data.total, self.data.row_per_weight
         states, row, degenerate = _conclude(
-            self.algorithm, states, total.stats(), data, max_iter, tol
+            self.algorithm, states, total.stats(), *weights, max_iter, tol
         )
         chunks = (*progress.chunks, (row, 1, progress.lanes)) if self.length else ()
         done = progress.n_iter

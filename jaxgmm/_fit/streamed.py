@@ -165,12 +165,12 @@ def _promising(states: State, resolution: float) -> np.ndarray:
 @program()
 def _begun(algorithm: Any, states: State) -> State:
     """The states of lanes before their first pass, at the posteriors that they have come to."""
-    nothing: Any = None
-    return jax.vmap(lambda q: begin_lane(algorithm, q, nothing))(states.posterior)
+    return jax.vmap(lambda q: begin_lane(algorithm, q, None))(states.posterior)
 
 
 def _dropped(states: State) -> State:
     """The states of lanes that see no more than the sample."""
     status = np.asarray(states.status)
     out = np.where(np.isin(status, FAILED), status, int(Status.DROPPED))
+    states = jax.tree.map(as_array, states)
     return replace(states, status=as_array(out.astype(status.dtype)))

@@ -1,5 +1,6 @@
 """Batches of one length, in the coordinates of a fit, each made while the one before computes."""
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
@@ -17,7 +18,9 @@ from jaxgmm._stream.survey import Survey, batches_of
 T = TypeVar("T")
 
 # Rows that are of 64 bits at a time while they are moved.
-_CHUNK = 1 << 14
+_CHUNK = 1 << 13
+# Bytes.
+_ALIGNED = 64
 
 
 class Batch(NamedTuple):
@@ -103,8 +106,8 @@ class Batches:
         free = (-1, np.int32) if labels is None or labels.ndim == 1 else (True, bool)
         weighted = self.pads or rows.weight is not None
         return Rows(
-            np.zeros((self.length, rows.n_features), self.dtype),
-            np.zeros(self.length, self.dtype) if weighted else None,
+            _zeros((self.length, rows.n_features), self.dtype),
+            _zeros((self.length,), self.dtype) if weighted else None,
             empty(rows.missing, False, bool),
             empty(rows.noise, 0, self.dtype),
             empty(labels, *free),
@@ -124,6 +127,14 @@ class Batches:
         for name in ("noise", "labels"):
             if getattr(rows, name) is not None:
                 getattr(batch, name)[at : at + n] = getattr(rows, name)
+
+
+def _zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Zeros at a multiple of 64 bytes, which JAX takes on a CPU as they are, without a copy."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + _ALIGNED, np.uint8)
+    start = -raw.ctypes.data % _ALIGNED
+    return raw[start : start + size].view(dtype).reshape(shape)
 
 
 def ahead(iterator: Iterator[T]) -> Iterator[T]:

@@ -95,7 +95,18 @@ def _reader_of_files(paths: list[Path], batch_size: int | None) -> Reader:
 def _npy(path: Path, batch_size: int | None) -> Iterator[Any]:
     x = np.load(path, mmap_mode="r")
     _check_matrix(x.shape, str(path))
-    return _slices(x, batch_size)
+    if np.isfortran(x):
+        yield from _slices(x, batch_size)
+        return
+    (n, d), dtype, start = x.shape, x.dtype, x.offset  # type: ignore[attr-defined]
+    del x
+    size = batch_size or default_batch_size(d)
+    # what is mapped stays in memory as long as there is room, and what is read does not
+    with path.open("rb") as file:
+        file.seek(start)
+        for i in range(0, n, size):
+            rows = np.fromfile(file, dtype, min(size, n - i) * d)
+            yield rows.reshape(-1, d)
 
 
 def _parquet(path: Path, batch_size: int | None) -> Iterator[np.ndarray]:
@@ -103,7 +114,8 @@ def _parquet(path: Path, batch_size: int | None) -> Iterator[np.ndarray]:
         from pyarrow import parquet  # type: ignore[import-not-found]
     except ImportError:
         raise ImportError(
-            f"{path} needs PyArrow; install it with python -m pip install pyarrow."
+            f"{path} needs PyArrow; install it, for instance with python -m pip install "
+            '"jaxgmm[parquet]".'
         ) from None
     file = parquet.ParquetFile(path)
     try:

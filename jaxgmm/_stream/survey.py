@@ -14,6 +14,10 @@ from jaxgmm._stream.sources import Reader
 FIRST = "the first pass"
 
 
+# Numbers of their own: the rows may be made with default_rng(seed), too.
+_OWN = 18
+
+
 class Survey(NamedTuple):
     """What is known of all rows of a stream.
 
@@ -52,7 +56,7 @@ class Reservoir:
 
     def __init__(self, size: int, seed: int):
         self.size = size
-        self.generator = np.random.default_rng(seed)
+        self.generator = np.random.default_rng((seed, _OWN))
         self.below = np.inf
         self.parts: list[tuple[np.ndarray, np.ndarray, Rows]] = []
         self.n_kept = self.n_rows = 0
