@@ -1,5 +1,6 @@
 """The driver of a stream: statistics that come batch by batch, and a pass for an iteration."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from jaxgmm._numerics.arrays import as_array
 from jaxgmm._numerics.programs import Effort, program
 from jaxgmm._numerics.pytree import replace, select
 from jaxgmm._stream.batches import Batches
+from jaxgmm._stream.processes import from_first, of_everyone
 from jaxgmm._stream.survey import Survey
 
 
@@ -67,12 +69,33 @@ class Total:
             stats, level = _merged(self.parts.pop()[1], stats), level + 1
         self.parts.append((level, stats))
 
-    def stats(self) -> Stats:
-        """Of all batches."""
+    def stats(self) -> Stats | None:
+        """Of all batches; None without any."""
+        if not self.parts:
+            return None
         _, stats = self.parts.pop()
         while self.parts:
             stats = _merged(self.parts.pop()[1], stats)
         return stats
+
+
+def merged_shares(own: Callable[[], Stats | None]) -> Stats:
+    """The statistics of the rows of all processes, merged in their order.
+
+    Args:
+        own: makes those of this process; None if it has no rows.
+    """
+    if jax.process_count() == 1:
+        shares = [own()]
+    else:
+        shares = of_everyone(lambda: jax.tree.map(np.asarray, own()))
+    total = Total()
+    for stats in shares:
+        if stats is not None:
+            total.add(stats)
+    stats = total.stats()
+    assert stats is not None  # some process has rows
+    return stats
 
 
 class StreamedDriver(Driver):
@@ -120,19 +143,24 @@ class StreamedDriver(Driver):
         return progress
 
     def _one_pass(self, progress: Progress) -> Progress:
-        number, states, total = progress.n_iter + 1, progress.batch, Total()
+        number, states = progress.n_iter + 1, progress.batch
         self.bar.begin(number, progress.n_running, progress.n_lanes)
-        for batch in self.batches.one_pass(number):
-            data = replace(self.data, rows=self.batches.on_device(batch))
-            part = _gather.on(Effort.FULL, self.algorithm, states, data)()
-            total.add(jax.block_until_ready(part))  # no more than two batches at a time
-            self.bar.update(batch.n_rows)
+
+        def own() -> Stats | None:
+            total = Total()
+            for batch in self.batches.one_pass(number):
+                data = replace(self.data, rows=self.batches.on_device(batch))
+                part = _gather.on(Effort.FULL, self.algorithm, states, data)()
+                total.add(jax.block_until_ready(part))  # no more than two batches at a time
+                self.bar.update(batch.n_rows)
+            return total.stats()
+
+        stats = merged_shares(own)
         max_iter = np.asarray(self.limits.max_iter, np.int32)
         tol = np.asarray(self.limits.tol, self.data.total.dtype)
         weights = self.data.total, self.data.row_per_weight
-        states, row, degenerate = _conclude(
-            self.algorithm, states, total.stats(), *weights, max_iter, tol
-        )
+        states, row, degenerate = _conclude(self.algorithm, states, stats, *weights, max_iter, tol)
+        states, row, degenerate = from_first((states, row, degenerate))
         chunks = (*progress.chunks, (row, 1, progress.lanes)) if self.length else ()
         done = progress.n_iter
         return replace(

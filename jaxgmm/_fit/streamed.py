@@ -27,6 +27,7 @@ from jaxgmm._numerics.programs import program
 from jaxgmm._numerics.pytree import pick, replace, set_at
 from jaxgmm._stream.batches import Batches
 from jaxgmm._stream.errors import StreamError
+from jaxgmm._stream.processes import from_first
 from jaxgmm._stream.stream import Stream
 
 # Of the lanes that a fit has, this share sees all rows, as after the first rung of a race.
@@ -74,6 +75,7 @@ def fit_stream(key: Array, stream: Stream, algorithm: Any, options: Options) -> 
         return result(course, True)
     batches = Batches(stream.reader, survey, coordinates.to, rows.x.dtype, stream.batch_size)
     name, shown = algorithm.name, options.progress
+    shown = shown if jax.process_index() == 0 else False
     bar = RowsBar(name, survey.n_samples, shown if algorithm.ascends else False)
     iterations = Bar(name, options.limits.max_iter, "it", False if algorithm.ascends else shown)
     last = _Last()
@@ -81,7 +83,7 @@ def fit_stream(key: Array, stream: Stream, algorithm: Any, options: Options) -> 
     sizes = {"n_lanes": len(course.lanes), "history": options.history}
     driver = StreamedDriver(inner, batches, options.limits, bar=bar, **sizes)
     states = pick(found.states, course.lanes)
-    states = _begun(inner, states) if ready else states
+    states = from_first(_begun(inner, states) if ready else states)
     try:
         progress, interrupted = driver.run(states, bool(options.racing) and not ready, observers)
     except StreamError as error:
@@ -139,6 +141,11 @@ def _check(algorithm: Any, options: Options) -> None:
         raise ValueError(
             "SVI of a stream takes minibatches: give jaxgmm.svi a batch_size, for instance "
             "batch_size=1024."
+        )
+    if not algorithm.ascends and jax.process_count() > 1:
+        raise ValueError(
+            "SVI of a stream is fitted by one process, but there are "
+            f"{jax.process_count()}; take jaxgmm.em or jaxgmm.cavi."
         )
     init = options.init
     if isinstance(init, Mapping) and (names := {"labels", "responsibilities"} & set(init)):

@@ -43,10 +43,11 @@ class Batches:
 
     def __init__(self, reader: Reader, survey: Survey, to: Affine, dtype: Any, size: int):
         self.reader, self.survey, self.to, self.dtype = reader, survey, to, dtype
-        self.n_batches = -(-survey.n_samples // size)
+        n = survey.own.n_samples
+        n_batches = max(1, -(-n // size))
         # the last batch is hardly shorter than the others, and so all are of one program
-        self.length = -(-survey.n_samples // self.n_batches)
-        self.pads = self.length * self.n_batches > survey.n_samples
+        self.length = -(-n // n_batches)
+        self.pads = self.length * n_batches > n
 
     def one_pass(self, number: int) -> Iterator[Batch]:
         """All rows once; the next batch is made in a thread.
@@ -64,14 +65,14 @@ class Batches:
         return moved.mapped(self.to, moved.x)
 
     def _one_pass(self, when: str) -> Iterator[Batch]:
-        survey, n, bits, number = self.survey, 0, 0, 0
+        survey, own, n, bits, number = self.survey, self.survey.own, 0, 0, 0
         fields, batch, filled = fields_of(survey.sample), None, 0
         for number, item in enumerate(batches_of(self.reader, when), 1):
             rows = rows_of(item, number, survey.n_features)
             n, bits = n + rows.n_samples, (bits + checksum(rows)) % 2**64
-            if n > survey.n_samples:
+            if n > own.n_samples:
                 raise StreamError(
-                    f"batch {number} of {when} goes beyond the {survey.n_samples} rows of the "
+                    f"batch {number} of {when} goes beyond the {own.n_samples} rows of the "
                     "first pass: a Stream gives the same rows in every pass."
                 )
             done = 0
@@ -83,12 +84,12 @@ class Batches:
                 if filled == self.length:
                     yield Batch(batch, filled)
                     batch, filled = None, 0
-        if n < survey.n_samples:
+        if n < own.n_samples:
             raise StreamError(
                 f"{when} ended after batch {number} with {n} rows, but the first pass had "
-                f"{survey.n_samples}: a Stream gives the same rows in every pass."
+                f"{own.n_samples}: a Stream gives the same rows in every pass."
             )
-        if bits != survey.checksum:
+        if bits != own.checksum:
             raise StreamError(
                 f"the rows of {when} are not those of the first pass: a Stream gives the same rows "
                 f"in every pass, in any order. (The first batches had {fields}.)"

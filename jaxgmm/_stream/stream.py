@@ -138,4 +138,4 @@ class Stream:
         if self._survey is None:
             return "<jaxgmm.Stream, not read yet>"
         n, d = self.n_samples, self.n_features
-        return f"<jaxgmm.Stream: {n} rows, {d} features, {self._survey.n_batches} batches>"
+        return f"<jaxgmm.Stream: {n} rows, {d} features, {self._survey.own.n_batches} batches>"

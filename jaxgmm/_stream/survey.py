@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxgmm._estep.rows import Rows
 from jaxgmm._stream.errors import StreamError
 from jaxgmm._stream.items import check_batch, checksum, fields_of, joined, rows_of, taken
+from jaxgmm._stream.processes import of_everyone
 from jaxgmm._stream.sources import Reader
 
 # What the pass is called that surveys a stream.
@@ -18,17 +20,17 @@ FIRST = "the first pass"
 _OWN = 18
 
 
-class Survey(NamedTuple):
-    """What is known of all rows of a stream.
+class Share(NamedTuple):
+    """What the first pass finds out about the rows of one process.
 
     Attributes:
-        n_samples: N.
-        n_batches: that the source gave.
+        n_samples: that the source gave.
+        n_batches: that it gave.
         total: sum of the weights.
         squares: sum of their squares.
         seen: the weight of the values of each feature that are not missing, ``(D,)``; or None.
         checksum: of all rows, modulo 2^64, see `checksum`.
-        sample: some rows, in the order of the stream, whose weights add up to ``total``; or all.
+        kept: some of the rows, with their numbers and places; None without any row.
     """
 
     n_samples: int
@@ -37,11 +39,53 @@ class Survey(NamedTuple):
     squares: float
     seen: np.ndarray | None
     checksum: int
+    kept: "Kept | None"
+
+
+class Survey(NamedTuple):
+    """What is known of all rows of a stream, those of other processes included.
+
+    Attributes:
+        n_samples: N.
+        total: sum of the weights.
+        squares: sum of their squares.
+        seen: the weight of the values of each feature that are not missing, ``(D,)``; or None.
+        sample: some rows, in the order of the stream, whose weights add up to ``total``; or all.
+        own: the rows of this process.
+    """
+
+    n_samples: int
+    total: float
+    squares: float
+    seen: np.ndarray | None
     sample: Rows
+    own: Share
 
     @property
     def n_features(self) -> int:
         return self.sample.x.shape[1]
+
+
+class Kept(NamedTuple):
+    """Rows with the random numbers by which they were chosen, and their places in the stream."""
+
+    numbers: np.ndarray
+    places: np.ndarray
+    rows: Rows
+
+    def smallest(self, size: int) -> "Kept":
+        """Those with the smallest numbers, in the order of their places."""
+        chosen = np.arange(len(self.numbers))
+        if len(chosen) > size:
+            chosen = np.argpartition(self.numbers, size)[:size]
+        chosen = chosen[np.argsort(self.places[chosen], kind="stable")]
+        return Kept(self.numbers[chosen], self.places[chosen], taken(self.rows, chosen))
+
+
+def _joined(parts: list[Kept]) -> Kept:
+    numbers = np.concatenate([part.numbers for part in parts])
+    places = np.concatenate([part.places for part in parts])
+    return Kept(numbers, places, joined([part.rows for part in parts]))
 
 
 class Reservoir:
@@ -51,14 +95,14 @@ class Reservoir:
 
     Args:
         size: of the sample.
-        seed: of the numbers.
+        seed: of the numbers; each process has others.
     """
 
     def __init__(self, size: int, seed: int):
         self.size = size
-        self.generator = np.random.default_rng((seed, _OWN))
+        self.generator = np.random.default_rng((seed, _OWN, jax.process_index()))
         self.below = np.inf
-        self.parts: list[tuple[np.ndarray, np.ndarray, Rows]] = []
+        self.parts: list[Kept] = []
         self.n_kept = self.n_rows = 0
 
     def add(self, rows: Rows) -> None:
@@ -67,35 +111,48 @@ class Reservoir:
         self.n_rows += rows.n_samples
         chosen = np.flatnonzero(numbers < self.below)
         if len(chosen):
-            self.parts.append((numbers[chosen], places[chosen], taken(rows, chosen)))
+            self.parts.append(Kept(numbers[chosen], places[chosen], taken(rows, chosen)))
             self.n_kept += len(chosen)
         if self.n_kept > 2 * self.size:
-            self._thin()
+            kept = _joined(self.parts).smallest(self.size)
+            self.parts, self.n_kept, self.below = [kept], self.size, float(kept.numbers.max())
 
-    def _thin(self) -> None:
-        numbers = np.concatenate([part[0] for part in self.parts])
-        places = np.concatenate([part[1] for part in self.parts])
-        rows = joined([part[2] for part in self.parts])
-        if len(numbers) > self.size:
-            chosen = np.sort(np.argpartition(numbers, self.size)[: self.size])
-            numbers, places, rows = numbers[chosen], places[chosen], taken(rows, chosen)
-            self.below = float(numbers.max())
-        self.parts, self.n_kept = [(numbers, places, rows)], len(numbers)
-
-    def rows(self) -> Rows:
-        """The sample, in the order of the rows."""
-        self._thin()
-        _, places, rows = self.parts[0]
-        return taken(rows, np.argsort(places))
+    def kept(self) -> Kept | None:
+        return _joined(self.parts).smallest(self.size) if self.parts else None
 
 
 def survey_of(reader: Reader, size: int, seed: int) -> Survey:
-    """Read all rows once.
+    """Read all rows once, in every process those of its own stream.
 
     Raises:
         ValueError: for rows that no fit can use: what came in which batch.
-        StreamError: if the source fails.
+        StreamError: if the source fails, or another process does.
     """
+    shares = of_everyone(lambda: _share_of(reader, size, seed))
+    own = shares[jax.process_index()]._replace(kept=None)
+    parts: list[Kept] = []
+    n = 0
+    for share in shares:
+        if share.kept is not None:
+            parts.append(share.kept._replace(places=share.kept.places + n))
+        n += share.n_samples
+    if not parts:
+        raise ValueError(f"the stream has no rows: the source gave {own.n_batches} batches.")
+    fields = sorted({f"{fields_of(p.rows)}, {p.rows.n_features} features" for p in parts})
+    if len(fields) > 1:
+        raise ValueError(
+            f"the streams of the processes have {', and '.join(fields)}; give all of them the same "
+            "fields, dtype and width."
+        )
+    total, squares = sum(share.total for share in shares), sum(share.squares for share in shares)
+    if total == 0:
+        raise ValueError("all weights of the stream are 0.")
+    seen = [share.seen for share in shares if share.seen is not None]
+    sample = _weighted(_joined(parts).smallest(size).rows, n, total)
+    return Survey(n, total, squares, np.sum(seen, axis=0) if seen else None, sample, own)
+
+
+def _share_of(reader: Reader, size: int, seed: int) -> Share:
     reservoir, n, number, total, squares, bits = Reservoir(size, seed), 0, 0, 0.0, 0.0, 0
     seen: Any = 0.0
     fields, n_features = None, None
@@ -118,13 +175,8 @@ def survey_of(reader: Reader, size: int, seed: int) -> Survey:
         if rows.missing is not None:
             seen = seen + weight @ ~rows.missing
         bits = (bits + checksum(rows)) % 2**64
-    if n == 0:
-        raise ValueError(f"the stream has no rows: the source gave {number} batches.")
-    if total == 0:
-        raise ValueError("all weights of the stream are 0.")
-    sample = _weighted(reservoir.rows(), n, total)
-    missing = sample.missing is not None
-    return Survey(n, number, total, squares, seen if missing else None, bits, sample)
+    gaps = np.ndim(seen) > 0
+    return Share(n, number, total, squares, seen if gaps else None, bits, reservoir.kept())
 
 
 def _weighted(sample: Rows, n: int, total: float) -> Rows:

@@ -59,7 +59,7 @@ ALGORITHMS = {
     "SQUAREM": lambda prior: jaxgmm.squarem(jaxgmm.em(prior)),
     "annealed CAVI": lambda prior: jaxgmm.annealed(jaxgmm.cavi(prior), 5),
 }
-FAMILIES = ("full", "tied", "diag", "spherical", np.eye(2))
+FAMILIES = ("full", "tied", "diag", "spherical", jnp.eye(2))
 CASES = [(name, family) for name in ALGORITHMS for family in range(len(FAMILIES))]
 
 
@@ -202,7 +202,7 @@ def test_every_row_is_as_likely_to_be_in_the_sample():
         reservoir = Reservoir(20, seed)
         for i in range(0, 100, 30):
             reservoir.add(jaxgmm.Rows(np.arange(i, min(i + 30, 100), dtype=float)[:, None]))
-        counts[reservoir.rows().x[:, 0].astype(int)] += 1
+        counts[reservoir.kept().rows.x[:, 0].astype(int)] += 1
     assert counts.sum() == 500 * 20
     assert np.abs(counts - 100).max() < 6 * np.sqrt(500 * 0.2 * 0.8)
 
