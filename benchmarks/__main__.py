@@ -19,6 +19,7 @@ NAMES = (
     "time_to_optimum",
     "scaling",
     "memory",
+    "stream",
     "startup",
     "accelerator",
     "optima",

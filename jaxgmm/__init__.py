@@ -16,6 +16,7 @@ from jaxgmm._algorithms.base import Algorithm
 from jaxgmm._algorithms.cavi import CAVI, cavi
 from jaxgmm._algorithms.em import EM, em
 from jaxgmm._algorithms.fixed_point import fixed_point
+from jaxgmm._algorithms.memoized import memoized
 from jaxgmm._algorithms.natural import NaturalGradient, NaturalSVI, natural_gradient
 from jaxgmm._algorithms.squarem import Squarem, squarem
 from jaxgmm._algorithms.svi import SVI, svi
@@ -124,6 +125,7 @@ __all__ = [
     "likelihood_ratio_test",
     "load",
     "log_prob",
+    "memoized",
     "mixture",
     "natural_gradient",
     "order_components",

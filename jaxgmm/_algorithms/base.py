@@ -45,6 +45,8 @@ class Algorithm:
     name: ClassVar[str]
     # the pass of the E-step
     path: ClassVar[Path] = "auto"
+    # whether the estimate is updated after every batch of a stream
+    by_batch: ClassVar[bool] = False
 
     @property
     def monotone(self) -> bool | Array:

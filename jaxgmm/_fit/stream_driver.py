@@ -26,21 +26,26 @@ from jaxgmm._stream.survey import Survey
 
 
 @program()
-def _gather(algorithm: Any, states: State, data: Data) -> Stats:
+def gather(algorithm: Any, states: State, data: Data) -> Stats:
     """The statistics of a batch, lane by lane."""
     return jax.vmap(lambda state: algorithm.expect(state, data))(states)
 
 
 @program()
-def _merged(a: Stats, b: Stats) -> Stats:
+def merged(a: Stats, b: Stats) -> Stats:
     return jax.vmap(merge)(a, b)
 
 
 @program()
-def _conclude(
+def _maximised(algorithm: Any, states: State, stats: Stats) -> State:
+    return jax.vmap(algorithm.maximise)(states, stats)
+
+
+@program()
+def _judged(
     algorithm: Any,
     states: State,
-    stats: Stats,
+    new: State,
     total: Array,
     row_per_weight: Array | None,
     max_iter: Array,
@@ -48,9 +53,7 @@ def _conclude(
 ) -> tuple[State, Array, Array]:
     """The states after a pass, the objectives of those that ran, and which are degenerate."""
     active = (states.status == Status.RUNNING) & (states.n_iter < max_iter)
-    new = jax.vmap(
-        lambda state, own: algorithm.judged(state, algorithm.maximise(state, own), total, tol)
-    )(states, stats)
+    new = jax.vmap(lambda old, new: algorithm.judged(old, new, total, tol))(states, new)
     states = select(active, new, states)
     row = jnp.where(active, states.objective, jnp.nan)[None]
     share = 1.0 if row_per_weight is None else row_per_weight
@@ -66,7 +69,7 @@ class Total:
 
     def add(self, stats: Stats, level: int = 0) -> None:
         while self.parts and self.parts[-1][0] == level:
-            stats, level = _merged(self.parts.pop()[1], stats), level + 1
+            stats, level = merged(self.parts.pop()[1], stats), level + 1
         self.parts.append((level, stats))
 
     def stats(self) -> Stats | None:
@@ -75,7 +78,7 @@ class Total:
             return None
         _, stats = self.parts.pop()
         while self.parts:
-            stats = _merged(self.parts.pop()[1], stats)
+            stats = merged(self.parts.pop()[1], stats)
         return stats
 
 
@@ -150,17 +153,23 @@ class StreamedDriver(Driver):
             total = Total()
             for batch in self.batches.one_pass(number):
                 data = replace(self.data, rows=self.batches.on_device(batch))
-                part = _gather.on(Effort.FULL, self.algorithm, states, data)()
+                part = gather.on(Effort.FULL, self.algorithm, states, data)()
                 total.add(jax.block_until_ready(part))  # no more than two batches at a time
                 self.bar.update(batch.n_rows)
             return total.stats()
 
         stats = merged_shares(own)
+        new = _maximised(self.algorithm, states, stats)
+        return self._ended(progress, *self._judge_pass(states, new))
+
+    def _judge_pass(self, states: State, new: State) -> tuple[State, Array, Array]:
+        """What came of a pass from ``states`` to ``new``: states, objectives, the degenerate."""
         max_iter = np.asarray(self.limits.max_iter, np.int32)
         tol = np.asarray(self.limits.tol, self.data.total.dtype)
         weights = self.data.total, self.data.row_per_weight
-        states, row, degenerate = _conclude(self.algorithm, states, stats, *weights, max_iter, tol)
-        states, row, degenerate = from_first((states, row, degenerate))
+        return from_first(_judged(self.algorithm, states, new, *weights, max_iter, tol))
+
+    def _ended(self, progress: Progress, states: State, row: Array, degenerate: Array) -> Progress:
         chunks = (*progress.chunks, (row, 1, progress.lanes)) if self.length else ()
         done = progress.n_iter
         return replace(

@@ -14,6 +14,7 @@ from jax import Array
 from jaxgmm._estep.row_checks import check_rows
 from jaxgmm._estep.rows import floats_of
 from jaxgmm._fit.launch import begin_lane, start_lanes
+from jaxgmm._fit.memoized import MemoizedDriver
 from jaxgmm._fit.plan import Lanes, Options, find_optima, finished
 from jaxgmm._fit.progress import Bar, Progress, RowsBar
 from jaxgmm._fit.result import Result, data_notes, resolution_of
@@ -81,7 +82,8 @@ def fit_stream(key: Array, stream: Stream, algorithm: Any, options: Options) -> 
     last = _Last()
     observers: Sequence[Any] = (last, bar, iterations)
     sizes = {"n_lanes": len(course.lanes), "history": options.history}
-    driver = StreamedDriver(inner, batches, options.limits, bar=bar, **sizes)
+    kind = MemoizedDriver if algorithm.by_batch else StreamedDriver
+    driver = kind(inner, batches, options.limits, bar=bar, **sizes)
     states = pick(found.states, course.lanes)
     states = from_first(_begun(inner, states) if ready else states)
     try:
@@ -142,9 +144,9 @@ def _check(algorithm: Any, options: Options) -> None:
             "SVI of a stream takes minibatches: give jaxgmm.svi a batch_size, for instance "
             "batch_size=1024."
         )
-    if not algorithm.ascends and jax.process_count() > 1:
+    if (not algorithm.ascends or algorithm.by_batch) and jax.process_count() > 1:
         raise ValueError(
-            "SVI of a stream is fitted by one process, but there are "
+            f"{algorithm.name} of a stream is fitted by one process, but there are "
             f"{jax.process_count()}; take jaxgmm.em or jaxgmm.cavi."
         )
     init = options.init

@@ -44,10 +44,10 @@ class Batches:
     def __init__(self, reader: Reader, survey: Survey, to: Affine, dtype: Any, size: int):
         self.reader, self.survey, self.to, self.dtype = reader, survey, to, dtype
         n = survey.own.n_samples
-        n_batches = max(1, -(-n // size))
+        self.n_batches = max(1, -(-n // size))
         # the last batch is hardly shorter than the others, and so all are of one program
-        self.length = -(-n // n_batches)
-        self.pads = self.length * n_batches > n
+        self.length = -(-n // self.n_batches)
+        self.pads = self.length * self.n_batches > n
 
     def one_pass(self, number: int) -> Iterator[Batch]:
         """All rows once; the next batch is made in a thread.

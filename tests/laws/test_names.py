@@ -34,7 +34,8 @@ def test_names_that_are_gone_say_what_to_use():
 
 
 def test_every_public_name_is_there_and_unique():
-    assert len(jaxgmm.__all__) < 80
+    # streams, memoized algorithms and checkpoints came to 80 that were enough before
+    assert len(jaxgmm.__all__) < 85
     for space in (jaxgmm, jaxgmm.algebra, jaxgmm.stats, jaxgmm.views):
         assert len(set(space.__all__)) == len(space.__all__)
         for name in space.__all__:
