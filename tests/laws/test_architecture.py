@@ -25,7 +25,7 @@ LAYERS = (
 RANK = {name: i for i, row in enumerate(LAYERS) for name in row}
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Bridges to a package of the same name: the only modules that may import these.
-BRIDGES = {"sklearn": "sklearn", "matplotlib": "plot", "arviz": "_export"}
+BRIDGES = {"sklearn": "sklearn", "matplotlib": "plot", "arviz": "_export", "orbax": "_export"}
 
 
 def room(path: Path) -> str:

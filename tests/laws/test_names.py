@@ -34,7 +34,8 @@ def test_names_that_are_gone_say_what_to_use():
 
 
 def test_every_public_name_is_there_and_unique():
-    assert len(jaxgmm.__all__) < 80
+    # 0.2.0 had 77; resume goes on with a fit that was kept
+    assert len(jaxgmm.__all__) < 85
     for space in (jaxgmm, jaxgmm.algebra, jaxgmm.stats, jaxgmm.views):
         assert len(set(space.__all__)) == len(space.__all__)
         for name in space.__all__:
@@ -46,7 +47,7 @@ import json, sys
 import jaxgmm
 
 def there():
-    return [n for n in ("matplotlib", "sklearn", "numpyro", "optax") if n in sys.modules]
+    return [n for n in ("matplotlib", "sklearn", "numpyro", "optax", "orbax") if n in sys.modules]
 
 found = {"at first": there(), "dir": [n in dir(jaxgmm) for n in ("plot", "sklearn", "numpyro")]}
 jaxgmm.numpyro.model
