@@ -22,7 +22,9 @@ import jaxgmm
 from jaxgmm._export import checkpoints
 from jaxgmm._export.folder import Folder, interval_of
 from jaxgmm._export.steps import Steps
-from jaxgmm._fit import rescue
+from jaxgmm._fit import race, rescue
+from jaxgmm._fit.progress import compact
+from jaxgmm._numerics.pytree import replace, same_bits
 
 PROGRAM = Path(__file__).parents[1] / "programs" / "kept.py"
 SLOW = pytest.mark.slow
@@ -73,23 +75,35 @@ def halt() -> None:
 
 
 @pytest.mark.parametrize("some", [8, pytest.param(1, marks=SLOW)])
-def test_a_fit_goes_on_from_every_checkpoint(tmp_path: Path, at_step: Any, some: int):
-    with at_step(-1):
+def test_a_fit_goes_on_from_every_checkpoint(
+    tmp_path: Path, at_step: Any, monkeypatch: Any, some: int
+):
+    stages, write = [], Folder._write
+    with at_step(-1), monkeypatch.context() as patch:
+        patch.setattr(
+            Folder, "_write", lambda self, stage: (stages.append(stage), write(self, stage))
+        )
         want = fitted(checkpoint=tmp_path / "fit", every=11, keep=1000)
     assert want == fitted()
     assert want.history.shape[0] > 32  # beyond the last rung of the race
     steps = sorted(int(p.name) for p in (tmp_path / "fit" / "stages").iterdir())
-    assert len(steps) > 20
-    rounds = set()
+    assert len(steps) == len(stages) > 20
+    rounds, before = set(), set()
     for last in sorted({*steps[::some], steps[-1]}):
         path = tmp_path / str(last)
         shutil.copytree(tmp_path / "fit", path)
         for later in steps[last + 1 :]:
             shutil.rmtree(path / "stages" / str(later))
-        stage = Folder(path, 1, 2, resumes=True).stage
-        rounds.add(None if stage.round is None else int(stage.round.number))
+        kept = Folder(path, 1, 2, resumes=True).stage
+        written = stages[last]
+        if written.progress is not None:
+            written = replace(written, progress=compact(written.progress))
+            before.add(np.ndim(written.progress.before))
+        assert same_bits(kept, written)
+        rounds.add(None if kept.round is None else int(kept.round.number))
         assert resumed(path) == want, last
     assert len(rounds) > 2  # among the lanes, and in different rounds of moves
+    assert before == {0, 1}  # moves before and after they were compared
 
 
 @pytest.mark.parametrize(("n", "every"), [(5, "0.05 s"), pytest.param(50, "3", marks=SLOW)])
@@ -238,6 +252,23 @@ def test_what_no_file_can_hold_is_asked_for(tmp_path: Path, at_step: Any):
     with pytest.raises(ValueError, match="of another kind than those of this algorithm"):
         resumed(tmp_path, x, other, init=first)
     assert resumed(tmp_path, x, algorithm, init=first) == want
+
+
+@SLOW
+def test_a_batch_that_shrank_goes_on_as_it_was(tmp_path: Path, at_step: Any, monkeypatch: Any):
+    for name, value in (("_LARGE", 0), ("_SAVED", 0), ("_BETWEEN_CUTS", 1)):
+        monkeypatch.setattr(race, name, value)
+    given = {"n_restarts": 64, "moves": False}
+    want = fitted(**given)
+    sizes = []
+    for number in range(1, 12):
+        path = tmp_path / str(number)
+        with contextlib.suppress(Halt), at_step(number, halt):
+            fitted(**given, checkpoint=path, every=6)
+        stage = Folder(path, 1, 2, resumes=True).stage
+        sizes.append(len(stage.progress.lanes) if stage.progress else 0)
+        assert resumed(path) == want
+    assert sizes[0] == 64 > sizes[4] > sizes[-1], sizes
 
 
 @SLOW
