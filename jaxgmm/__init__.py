@@ -23,6 +23,7 @@ from jaxgmm._algorithms.svi import SVI, svi
 from jaxgmm._estep.estep import estep
 from jaxgmm._estep.rows import Rows
 from jaxgmm._export.arviz import to_arviz
+from jaxgmm._export.checkpoints import resume
 from jaxgmm._export.files import load, save
 from jaxgmm._fit.fit import fit
 from jaxgmm._fit.result import Result
@@ -135,6 +136,7 @@ __all__ = [
     "prune",
     "quantile",
     "responsibilities",
+    "resume",
     "run",
     "sample",
     "sample_posterior",

@@ -23,6 +23,8 @@ from jaxgmm._algorithms.svi import SVI, svi
 from jaxgmm._estep.potentials import Potentials
 from jaxgmm._estep.rows import Rows
 from jaxgmm._estep.stats import Stats
+from jaxgmm._fit.keeping import Round, Stage
+from jaxgmm._fit.progress import Progress
 from jaxgmm._fit.result import Result
 from jaxgmm._fit.selection import Selection
 from jaxgmm._lane.state import State
@@ -38,6 +40,7 @@ _NODES: dict[str, Any] = {
         *(EM, CAVI, SVI, NaturalSVI, NaturalGradient, Squarem, Annealed),
         *(State, Memory, Trace, Extrapolation, Mixture, Potentials, Stats, Prior, Rows),
         *(Mode, Expectation, Sample, Result),
+        *(Progress, Round, Stage),
         *families.ALL,
     )
 }

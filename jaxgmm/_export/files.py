@@ -16,14 +16,16 @@ from jaxgmm._numerics.calls import described, usage
 _FORMAT = 2
 
 
-def _version() -> str:
+def installed_version() -> str:
+    """The version of jaxgmm."""
     try:
         return version("jaxgmm")
     except PackageNotFoundError:  # a checkout that is not installed
         return "?"
 
 
-def _check_path(path: Any, call: str) -> None:
+def check_path(path: Any, call: str) -> None:
+    """Refuse what is no path."""
     if not isinstance(path, str | os.PathLike):
         raise ValueError(
             f"path must be a string or a pathlib.Path, but it is {described(path)}; call {call}."
@@ -54,10 +56,10 @@ def save(path: str | os.PathLike[str], obj: Any) -> None:
         >>> jaxgmm.load(path).n_parameters
         17
     """
-    _check_path(path, 'jaxgmm.save("fit.safetensors", result)')
+    check_path(path, 'jaxgmm.save("fit.safetensors", result)')
     arrays: dict[str, np.ndarray] = {}
     structure = json.dumps(encode(obj, "", arrays), separators=(",", ":"))
-    metadata = {"format": str(_FORMAT), "jaxgmm": _version(), "structure": structure}
+    metadata = {"format": str(_FORMAT), "jaxgmm": installed_version(), "structure": structure}
     write_whole(Path(path), pack(arrays, metadata))
 
 
@@ -84,7 +86,7 @@ def load(path: str | os.PathLike[str], *, optimizer: Any = None) -> Any:
         >>> jaxgmm.load(path).name
         'EM'
     """
-    _check_path(path, 'jaxgmm.load("fit.safetensors")')
+    check_path(path, 'jaxgmm.load("fit.safetensors")')
     try:
         arrays, metadata = unpack(Path(path).read_bytes())
     except ValueError as error:

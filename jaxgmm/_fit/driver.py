@@ -17,6 +17,8 @@ from jaxgmm._fit.race import (
     give_up,
     last_batch,
     looks,
+    may_shrink,
+    next_cut,
     revive,
     rungs,
     shrink,
@@ -62,6 +64,8 @@ class Driver:
             because moves run in them again and again.
         history: whether every objective is recorded.
         mesh: of devices.
+        longest: iterations of a call at most, which ends where they divide those done; None for no
+            such limit.
     """
 
     def __init__(
@@ -76,9 +80,10 @@ class Driver:
         shrinks: bool = False,
         history: bool = False,
         mesh: Mesh | None = None,
+        longest: int | None = None,
     ):
         self.algorithm, self.data, self.limits = algorithm, data, limits
-        self.n_groups, self.mesh = n_groups, mesh
+        self.n_groups, self.mesh, self.longest = n_groups, mesh, longest
         self.work = data.rows.n_samples * algorithm.prior.n_components
         self.shrinks = shrinks or worth_shrinking(self.work, n_lanes * (n_groups or 1))
         structure, n_features = algorithm.prior.components.structure, data.rows.n_features
@@ -102,6 +107,7 @@ class Driver:
             least=self.least,
             shrinks=True,
             mesh=self.mesh,
+            longest=self.longest,
         )
 
     def run(
@@ -110,8 +116,11 @@ class Driver:
         race: bool,
         observers: Sequence[Observer] = (),
         best: np.ndarray | None = None,
+        at: Progress | None = None,
     ) -> tuple[Progress, bool]:
         """The progress at the end, and whether Ctrl-C ended it.
+
+        What an observer has seen is enough to go on from, to the same end bit by bit.
 
         Args:
             states: of all lanes at their starts.
@@ -119,6 +128,7 @@ class Driver:
             observers: called with the progress after every call of the loop.
             best: of moved lanes, which race, the objective of each group that is to be exceeded:
                 lanes that will hardly do it are given up.
+            at: the progress to go on from.
         """
         n_groups, steps = self.n_groups or 1, ()
         n_lanes, max_iter = states.status.shape[0] // n_groups, self.limits.max_iter
@@ -126,18 +136,16 @@ class Driver:
             steps = looks(n_lanes, max_iter, self.work * self.data.rows.n_features)
         elif race:
             steps = rungs(n_lanes, max_iter, self.data.rows.n_features)
-        progress, limit = at_start(states, steps, n_groups), _FIRST_CHUNK
-        before = np.full(progress.n_lanes, -np.inf)
+        progress, limit = at_start(states, steps, n_groups) if at is None else at, _FIRST_CHUNK
         try:
-            while True:
+            while at is None or progress.n_running:
                 began = time.perf_counter()
-                upto = progress.rungs[0][0] - progress.n_iter if progress.rungs else limit
-                upto = min(limit, upto)
+                upto = self._upto(progress, limit)
                 # at once, before anything waits for it: an interruption finds it or does not
                 progress = self._call(progress, upto)
                 if best is not None and progress.rungs and progress.n_iter >= progress.rungs[0][0]:
-                    progress = give_up(progress, before, best)
-                    before = progress.of_all("objective").astype(float)
+                    progress = give_up(progress, progress.before, best)
+                    progress = replace(progress, before=progress.of_all("objective").astype(float))
                 progress = self._judge(progress)
                 for observe in observers:
                     observe(progress)
@@ -148,6 +156,7 @@ class Driver:
                 if jax.process_count() == 1:  # several processes must agree, and clocks do not
                     limit = max(1, int(upto * min(2.0, _CHUNK_SECONDS / elapsed)))
                 limit = min(limit, self.length) if self.length else limit
+            return progress, False
         except KeyboardInterrupt:
             return progress, True
         finally:
@@ -200,14 +209,30 @@ class Driver:
             chunks=chunks,
         )
 
+    def _upto(self, progress: Progress, limit: int) -> int:
+        """Iterations of the next call: until something is to be decided, or the limit."""
+        n_iter, left = progress.n_iter, [limit]
+        if progress.rungs:
+            left.append(progress.rungs[0][0] - n_iter)
+        if self.shrinks and may_shrink(len(progress.lanes), self.work, self.weight):
+            left.append(self._next_cut(progress, n_iter) - n_iter)
+        if self.longest is not None:
+            left.append(self.longest - n_iter % self.longest)
+        return min(left)
+
     def _judge(self, progress: Progress) -> Progress:
         """The race: who is dropped, who goes on after all, and in which batch."""
-        left = progress.rungs
-        if progress.n_running and left and progress.n_iter >= left[0][0]:
-            progress = replace(drop(progress, left[0][1]), rungs=left[1:])
+        left, n_iter = progress.rungs, progress.n_iter
+        ended = progress.n_running == 0
+        cut = ended or self._next_cut(progress, n_iter - 1) == n_iter
+        if not ended and left and n_iter >= left[0][0]:
+            progress, cut = replace(drop(progress, left[0][1]), rungs=left[1:]), True
         if progress.n_running == 0:
             progress = revive(progress)
-        return shrink(progress, self.work, self.weight) if self.shrinks else progress
+        return shrink(progress, self.work, self.weight) if self.shrinks and cut else progress
+
+    def _next_cut(self, progress: Progress, n_iter: int) -> int:
+        return next_cut(n_iter, len(progress.lanes) * self.work * self.weight)
 
 
 def _filled(states: State, n_lanes: int) -> State:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
+from os import PathLike
 from typing import Any
 
 from jax import Array
@@ -12,6 +13,7 @@ from jaxgmm._algorithms.base import Algorithm, check_algorithm
 from jaxgmm._estep.row_checks import check_rows
 from jaxgmm._estep.rows import Rows, Samples, floats_of
 from jaxgmm._fit.driver import Limits
+from jaxgmm._fit.keeping import Given, Opener, opener_of
 from jaxgmm._fit.mesh import check_mesh
 from jaxgmm._fit.plan import Options, find_optima, finished
 from jaxgmm._fit.result import Result, data_notes
@@ -52,6 +54,9 @@ def fit(
     moves: bool | None = None,
     effort: float = 1.0,
     mesh: Mesh | None = None,
+    checkpoint: str | PathLike[str] | Opener | None = None,
+    every: int | str = "1 min",
+    keep: int = 2,
 ) -> Result:
     """Fit from many starts at once and keep the best.
 
@@ -114,6 +119,11 @@ def fit(
             ``"data"`` spreads the rows, and a mesh may have both. The results are those of one
             device up to rounding. ``x`` may be on the mesh already; it must be if several processes
             (`jax.distributed`) hold parts of it. By default the device of ``x`` does all work.
+        checkpoint: a folder, in which the fit is kept while it runs, so that `resume` can go on
+            after a crash. One that keeps a fit already is refused. It needs Orbax
+            (``pip install "jaxgmm[checkpoint]"``).
+        every: how often it is written: a number of iterations, or a time such as ``"5 min"``.
+        keep: how many checkpoints the folder holds, the last ones.
 
     Returns:
         `Result`, with ``best``, ``states``, ``history`` and ``summary()``.
@@ -122,7 +132,10 @@ def fit(
         ValueError: before any tracing, for samples that are not 2-d floating-point and finite,
             fewer rows than components, a prior of another width or dtype, bad weights, unknown
             names, ``tol < 0``, ``max_iter < 1`` or ``n_restarts < 1``, a mesh with other axes, SVI
-            on a mesh with ``"data"``; and under `jax.jit`, `jax.vmap` or `jax.shard_map`.
+            on a mesh with ``"data"``, a ``checkpoint`` that keeps another fit; and under `jax.jit`,
+            `jax.vmap` or `jax.shard_map`.
+        OSError: where a checkpoint cannot be written, on a full disk; the last one stays.
+        ImportError: for ``checkpoint`` without Orbax.
         TypeError: for an argument that it does not have, or for one that is missing.
         RuntimeError: in a process forked from one in which JAX has run.
         StreamError: for a stream that fails, or whose rows change.
@@ -145,6 +158,7 @@ def fit(
     check_positive_int("max_iter", max_iter)
     check_non_negative("tol", tol)
     check_positive("effort", effort)
+    opener = opener_of(checkpoint, every, keep)
     if mesh is not None:
         mesh = check_mesh(mesh, algorithm)
     options = Options(
@@ -156,16 +170,26 @@ def fit(
                 "the weights of a stream come with its batches, jaxgmm.Rows(x, weight=weight); "
                 "leave sample_weight out."
             )
-        result = fit_stream(key, x, algorithm, options)
+        if checkpoint is not None and not algorithm.ascends:
+            raise ValueError(
+                f"a checkpoint does not hold where in a stream {algorithm.name} is; leave "
+                "checkpoint out, or take jaxgmm.em or jaxgmm.cavi."
+            )
+        result = fit_stream(key, x, algorithm, options, opener)
     else:
-        result = _fit_rows(key, x, sample_weight, algorithm, options)
+        result = _fit_rows(key, x, sample_weight, algorithm, options, opener)
     if doubt := result.doubt():
         warnings.warn(doubt, RuntimeWarning, stacklevel=3)
     return result
 
 
 def _fit_rows(
-    key: Array, x: Any, sample_weight: Any, algorithm: Algorithm, options: Options
+    key: Array,
+    x: Any,
+    sample_weight: Any,
+    algorithm: Algorithm,
+    options: Options,
+    opener: Opener,
 ) -> Result:
     """`fit` of rows that are in memory."""
     x = floats_of(_on_automatic_axes(x))
@@ -175,7 +199,9 @@ def _fit_rows(
     # a start that names no row, and an algorithm that takes no part of the rows for all
     pads = isinstance(options.init, str) and algorithm.ascends and options.mesh is None
     coordinates = Whitening(x, rows, algorithm, pads)
-    lanes = find_optima(key, coordinates.into(algorithm), coordinates, rows, options)
+    with opener(Given(key, x, rows, algorithm, options)) as keeper:
+        own = coordinates.into(algorithm)
+        lanes = find_optima(key, own, coordinates, rows, options, keeper)
     gain = coordinates.gain(rows.weight, lanes.total)
     return finished(lanes, algorithm, coordinates, gain, options.limits.tol, notes)
 

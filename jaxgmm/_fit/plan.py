@@ -12,9 +12,10 @@ from jaxgmm._algorithms.monitor import rounding
 from jaxgmm._estep.data import Data
 from jaxgmm._estep.rows import Rows
 from jaxgmm._fit.driver import Driver, Limits, resized
+from jaxgmm._fit.keeping import Forgetful, Keeper, Observing, Stage, check_alike
 from jaxgmm._fit.launch import start_lanes
 from jaxgmm._fit.mesh import spread_rows
-from jaxgmm._fit.progress import Bar
+from jaxgmm._fit.progress import Bar, Observer
 from jaxgmm._fit.race import RACING_LANES
 from jaxgmm._fit.rescue import needs_rescue, rescue, start_afresh
 from jaxgmm._fit.result import Result, best_lane, resolution_of
@@ -23,7 +24,7 @@ from jaxgmm._fit.whitening import Whitening
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import FAILED, Status
 from jaxgmm._numerics.programs import Call
-from jaxgmm._numerics.pytree import put_in
+from jaxgmm._numerics.pytree import put_in, same_bits
 
 # Lanes that try moves together, unless the fit has a batch of about as many already.
 _MOVES = 16
@@ -89,7 +90,12 @@ class Lanes(NamedTuple):
 
 
 def find_optima(
-    key: Array, algorithm: Any, coordinates: Whitening, rows: Rows, options: Options
+    key: Array,
+    algorithm: Any,
+    coordinates: Whitening,
+    rows: Rows,
+    options: Options,
+    keeper: Keeper | None = None,
 ) -> Lanes:
     """Run all lanes from their starts to the end, and look for something better.
 
@@ -99,7 +105,12 @@ def find_optima(
         coordinates: of the fit, with its rows.
         rows: in the units of the data.
         options: how to look.
+        keeper: of what this needs to go on; None for none.
     """
+    keeper = Forgetful() if keeper is None else keeper
+    at = keeper.stage
+    if at is not None and at.progress is None:
+        return Lanes(at.states, at.history, False, float(at.total))
     n_restarts, history, mesh = options.n_restarts, options.history, options.mesh
     race, searches = options.races(algorithm), options.searches(algorithm)
     least = _MOVES if searches and not history else 1
@@ -111,23 +122,33 @@ def find_optima(
         # batches of the sizes that moves will need
         shrinks = searches and n_restarts == _n_moves(n_restarts)
         sizes = {"least": least, "shrinks": shrinks, "history": history, "mesh": mesh}
-        return Driver(algorithm, data, options.limits, n_restarts, **sizes)
+        longest = keeper.longest
+        return Driver(algorithm, data, options.limits, n_restarts, **sizes, longest=longest)
 
     starting = start(key, n_restarts, options.init)
     if mesh is None and not rows.x.committed and starting.is_new():
         _compile_ahead(starting, driver_of, searches)
     data, starts = starting()
     driver = driver_of(data if mesh is None else spread_rows(data, mesh))
-    bar = Bar(algorithm.name, options.limits.max_iter, "it", options.progress)
-    course, interrupted = driver.run(starts, race, [bar])
-    states, record = course.states(), course.history() if history else None
-    plan = _Plan(driver.quiet(), key, options)
-    free = options.free(algorithm)
-    if free and not interrupted and needs_rescue(plan.driver, states):
-        states, interrupted = plan.rescued(starts, states, race, start)
+    plan = _Plan(driver.quiet(), key, options, keeper)
+    if at is not None:
+        check_alike(at, starts)
+    if at is None or at.states is None:
+        observers = plan.observers(Stage())
+        course, interrupted = driver.run(starts, race, observers, at=at and at.progress)
+        states, record = course.states(), course.history() if history else None
+        if options.free(algorithm) and not interrupted and needs_rescue(plan.driver, states):
+            keeper(Stage(course), now=True)
+            states, interrupted = plan.rescued(starts, states, race, start)
+        at = None
+    else:
+        states, record, interrupted = at.states, at.history, False
     if searches and not interrupted:
-        states, interrupted = plan.moved(states)
-    return Lanes(states, record, interrupted, float(data.total))
+        states, interrupted = plan.moved(states, record, at)
+    lanes = Lanes(states, record, interrupted, float(data.total))
+    if not interrupted:
+        keeper(Stage(None, states, record, None, lanes.total), now=True)
+    return lanes
 
 
 def finished(
@@ -178,11 +199,13 @@ class _Plan(NamedTuple):
         driver: of lanes, without a history.
         key: PRNG key.
         options: of the fit.
+        keeper: of how far it is.
     """
 
     driver: Driver
     key: Array
     options: Options
+    keeper: Keeper
 
     def rescued(
         self, starts: State, states: State, race: bool, start: Starter
@@ -203,8 +226,16 @@ class _Plan(NamedTuple):
             states = put_in(states, lane, jax.tree.map(lambda a: np.asarray(a)[best], new))
         return states, interrupted
 
-    def moved(self, states: State) -> tuple[State, bool]:
-        """The states with the best lane moved to a better optimum, as long as a move finds one."""
+    def moved(
+        self, states: State, record: np.ndarray | None, at: Stage | None
+    ) -> tuple[State, bool]:
+        """The states with the best lane moved to a better optimum, as long as a move finds one.
+
+        Args:
+            states: of all lanes.
+            record: their history, or None.
+            at: the stage to go on from, or None.
+        """
         lane, failed = best_of(states)
         if failed:
             return states, False
@@ -224,15 +255,18 @@ class _Plan(NamedTuple):
             self.driver,
             _n_moves(self.options.n_restarts),
             max(1, round(self.options.effort * patience)),
-            self._observers,
+            lambda of: self.observers(Stage(None, states, record, of)),
+            at and at.in_search(),
         )
-        if best is not start:
-            states = put_in(states, lane, jax.tree.map(lambda a: a[0], best))
+        if not same_bits(best, start):
+            states = put_in(states, lane, jax.tree.map(lambda a: np.asarray(a)[0], best))
         return states, interrupted
 
-    def _observers(self) -> list[Bar]:
+    def observers(self, stage: Stage) -> list[Observer]:
+        """Of the lanes, or of a round of moves."""
         limits, name = self.driver.limits, self.driver.algorithm.name
-        return [Bar(name, limits.max_iter, "it", self.options.progress)]
+        bar = Bar(name, limits.max_iter, "it", self.options.progress)
+        return [bar, Observing(self.keeper, stage)]
 
     def _agreed(self, states: State) -> bool:
         """Whether so many lanes found the best optimum that a better one is unlikely."""

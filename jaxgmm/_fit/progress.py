@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import Status
-from jaxgmm._numerics.pytree import pytree, set_at, static
+from jaxgmm._numerics.pytree import pytree, replace, set_at, static
 
 
 @pytree
@@ -24,6 +24,7 @@ class Progress:
         chunks: of each call since the start the history, its length and the lanes; none without.
         rungs: iterations at which lanes will be compared, and how many then go on (static).
         n_groups: of lanes, which have as many each, those of one after those of the other (static).
+        before: of moves the objectives of all lanes when they were last compared, -inf at first.
     """
 
     everyone: State
@@ -35,6 +36,7 @@ class Progress:
     chunks: tuple[tuple[Any, Any, Any], ...]
     rungs: tuple[tuple[int, int], ...] = static()
     n_groups: int = static()
+    before: Any = -np.inf
 
     @property
     def n_lanes(self) -> int:
@@ -75,6 +77,14 @@ class Progress:
             wide[:, numbers] = rows
             out.append(wide)
         return np.concatenate(out[1:] or out)
+
+
+def compact(progress: Progress) -> Progress:
+    """The same progress, with all of its history as that of one call."""
+    if not progress.chunks:
+        return progress
+    rows = progress.history()
+    return replace(progress, chunks=((rows, len(rows), np.arange(progress.n_lanes)),))
 
 
 def at_start(states: State, rungs: tuple[tuple[int, int], ...] = (), n_groups: int = 1) -> Progress:

@@ -4,6 +4,8 @@ Lanes come in groups, one after the other, and race against those of their own g
 the host, from one `Progress` to another.
 """
 
+import math
+
 import numpy as np
 
 from jaxgmm._estep.structures import structure
@@ -25,6 +27,8 @@ _MUCH = 1 << 20
 _SURVIVORS = 4
 # A batch shrinks by this factor or more: each size is a program of its own to compile.
 _SHRINK = 4
+# Responsibilities between two iterations after which it may do so, at least.
+_BETWEEN_CUTS = 1 << 25
 # Responsibilities in one iteration of all lanes, above which smaller batches save more time than
 # their programs cost; and how many a smaller one must save. Numbers and not a clock decide, so that
 # results repeat.
@@ -67,7 +71,7 @@ def looks(n_lanes: int, max_iter: int, work: int) -> tuple[tuple[int, int], ...]
     return tuple(out)
 
 
-def give_up(progress: Progress, before: np.ndarray, best: np.ndarray) -> Progress:
+def give_up(progress: Progress, before: np.ndarray | float, best: np.ndarray) -> Progress:
     """No more iterations for moved lanes that will hardly reach the optimum they came from.
 
     From one rung to the next the iterations double. A lane whose distance to its optimum falls as
@@ -159,6 +163,27 @@ def shrink(progress: Progress, work: int, weight: float = 1) -> Progress:
     kept = np.sort(np.argsort(~running, kind="stable")[:size])
     batch = pick(progress.batch, kept)
     return replace(progress, everyone=progress.states(), batch=batch, lanes=lanes[kept])
+
+
+def may_shrink(n_lanes: int, work: int, weight: float = 1) -> bool:
+    """Whether `shrink` can ever make a batch of so many lanes smaller."""
+    return n_lanes >= _SHRINK and (n_lanes - 1) * work * weight >= _SAVED
+
+
+def next_cut(n_iter: int, work: float) -> int:
+    """The next iteration after which a batch may shrink, four of them while iterations double.
+
+    Results do depend on the sizes of batches, by rounding. So iterations decide about them and not
+    the lengths of calls, which follow the clock.
+
+    Args:
+        n_iter: iterations done.
+        work: responsibilities of the batch in an iteration. Where they are few, each cut costs as
+            much as some iterations, and there are fewer.
+    """
+    gap = max(_BETWEEN_CUTS / work, 2.0 ** (n_iter.bit_length() - 3), 1)
+    gap = 1 << math.ceil(math.log2(gap))
+    return (n_iter // gap + 1) * gap
 
 
 def last_batch(n_lanes: int, work: int, weight: float = 1) -> int:

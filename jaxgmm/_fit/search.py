@@ -7,6 +7,7 @@ import numpy as np
 from jax import Array
 
 from jaxgmm._fit.driver import Driver
+from jaxgmm._fit.keeping import Round
 from jaxgmm._fit.moves import moved_lanes
 from jaxgmm._fit.progress import Observer, Progress
 from jaxgmm._lane.state import State
@@ -29,7 +30,8 @@ def search(
     driver: Driver,
     n: int,
     patience: int | np.ndarray = 1,
-    observers: Callable[[], Sequence[Observer]] = tuple,
+    observers: Callable[[Round], Sequence[Observer]] = lambda _: (),
+    at: tuple[Round, Progress] | None = None,
 ) -> tuple[State, bool]:
     """The best state of each group after moves, as long as one finds something better.
 
@@ -43,6 +45,7 @@ def search(
         patience: rounds in a row without improvement of a group, or of one with a component more or
             less, after which the group rests: one number, or ``(G,)``.
         observers: makes those of a round.
+        at: the round to go on from, and its progress.
 
     Returns:
         The states, and whether Ctrl-C ended it.
@@ -51,18 +54,25 @@ def search(
     enough = 100 * driver.limits.tol * float(driver.data.total)
     grouped, interrupted = driver.n_groups is not None, False
     patience = np.broadcast_to(patience, sizes.shape)
-    left = patience.copy()
+    left, first = patience.copy(), 0
+    if at is not None:
+        best, left, first = at[0].best, np.asarray(at[0].left), int(at[0].number)
     if driver.algorithm.prior.n_components < 2:  # there is nothing to merge, nor to split
         return best, False
     try:
-        for i in range(max(_ROUNDS, patience.max())):
-            # of an estimate that was moved already the ranked moves are known
-            ranked = np.where(left == patience, n if grouped else n // 2, 0)
-            lanes = moving(key, (branch, i), best, sizes, driver, ranked, n)()
-            if (left <= 0).any():
-                lanes = _resting(lanes, np.repeat(left <= 0, n))
+        for i in range(first, max(_ROUNDS, patience.max())):
+            progress, at = (None, None) if at is None else (at[1], None)
+            if progress is None:
+                # of an estimate that was moved already the ranked moves are known
+                ranked = np.where(left == patience, n if grouped else n // 2, 0)
+                lanes = moving(key, (branch, i), best, sizes, driver, ranked, n)()
+                if (left <= 0).any():
+                    lanes = _resting(lanes, np.repeat(left <= 0, n))
+            else:
+                lanes = progress.everyone
             target = _objective(best) + enough if driver.algorithm.races else None
-            progress, interrupted = driver.run(lanes, True, observers(), target)
+            watching = observers(Round(i, best, left))
+            progress, interrupted = driver.run(lanes, True, watching, target, progress)
             tried = best_of(progress)
             better = _better(best, tried, enough)
             if better.any():

@@ -13,6 +13,7 @@ from jax import Array
 
 from jaxgmm._estep.row_checks import check_rows
 from jaxgmm._estep.rows import floats_of
+from jaxgmm._fit.keeping import Given, Keeper, Observing, Opener, Stage
 from jaxgmm._fit.launch import begin_lane, start_lanes
 from jaxgmm._fit.memoized import MemoizedDriver
 from jaxgmm._fit.plan import Lanes, Options, find_optima, finished
@@ -35,7 +36,9 @@ from jaxgmm._stream.stream import Stream
 _SHARE = 4
 
 
-def fit_stream(key: Array, stream: Stream, algorithm: Any, options: Options) -> Result:
+def fit_stream(
+    key: Array, stream: Stream, algorithm: Any, options: Options, opener: Opener
+) -> Result:
     """`fit` of a stream.
 
     Raises:
@@ -43,7 +46,15 @@ def fit_stream(key: Array, stream: Stream, algorithm: Any, options: Options) -> 
         StreamError: if the stream fails in a later pass, with the result so far.
     """
     _check(algorithm, options)
-    survey = stream.survey()
+    stream.survey()
+    with opener(Given(key, stream, None, algorithm, options)) as keeper:
+        return _fit_kept(key, stream, algorithm, options, keeper)
+
+
+def _fit_kept(
+    key: Array, stream: Stream, algorithm: Any, options: Options, keeper: Keeper
+) -> Result:
+    survey, at = stream.survey(), keeper.stage
     given = floats_of(survey.sample)
     rows = check_rows(given)
     check_model(algorithm.prior, rows)
@@ -55,79 +66,84 @@ def fit_stream(key: Array, stream: Stream, algorithm: Any, options: Options) -> 
     coordinates = Whitening(given, rows, algorithm, pads)
     inner = coordinates.into(algorithm)
 
+    def result(lanes: Lanes) -> Result:
+        gain = coordinates.gain_of(survey.seen, survey.total)
+        return finished(lanes, algorithm, coordinates, gain, options.limits.tol, notes)
+
     # with random starts lanes come to their optima on the sample first
     ready = options.free(inner) and options.racing is not False
-    if ready:
+    if at is not None:
+        found = Lanes(at.states, at.history, False, survey.total)
+    elif ready:
         found = find_optima(key, inner, coordinates, rows, options._replace(history=False))
     else:
         start = start_lanes(key, inner, options.n_restarts, options.init, coordinates, rows)
         found = Lanes(start()[1], None, False, survey.total)
-    course = _Course(found.states, np.arange(options.n_restarts), None)
+    if found.interrupted or (at is not None and at.progress is None):
+        return result(found)
+    course = _Course(found.states, np.arange(options.n_restarts), options.history)
     if ready:
         resolution = resolution_of(options.limits.tol, survey.total)
         course = course._replace(lanes=_promising(found.states, resolution))
 
-    def result(course: _Course, interrupted: bool) -> Result:
-        lanes = Lanes(course.states(), course.history(options), interrupted, survey.total)
-        gain = coordinates.gain_of(survey.seen, survey.total)
-        return finished(lanes, algorithm, coordinates, gain, options.limits.tol, notes)
-
-    if found.interrupted:
-        return result(course, True)
     batches = Batches(stream.reader, survey, coordinates.to, rows.x.dtype, stream.batch_size)
     name, shown = algorithm.name, options.progress
     shown = shown if jax.process_index() == 0 else False
     bar = RowsBar(name, survey.n_samples, shown if algorithm.ascends else False)
     iterations = Bar(name, options.limits.max_iter, "it", False if algorithm.ascends else shown)
-    last = _Last()
-    observers: Sequence[Any] = (last, bar, iterations)
+    last = _Last(None if at is None else at.progress)
+    kept = Observing(keeper, Stage(states=found.states))
+    observers: Sequence[Any] = (last, kept, bar, iterations)
     sizes = {"n_lanes": len(course.lanes), "history": options.history}
     kind = MemoizedDriver if algorithm.by_batch else StreamedDriver
     driver = kind(inner, batches, options.limits, bar=bar, **sizes)
     states = pick(found.states, course.lanes)
     states = from_first(_begun(inner, states) if ready else states)
+    race = bool(options.racing) and not ready
     try:
-        progress, interrupted = driver.run(states, bool(options.racing) and not ready, observers)
+        progress, interrupted = driver.run(states, race, observers, at=last.progress)
     except StreamError as error:
-        error.result = result(course._replace(progress=last.progress), True)
+        error.result = result(course.at(last.progress, True, survey.total))
         raise
-    return result(course._replace(progress=progress), interrupted)
+    lanes = course.at(progress, interrupted, survey.total)
+    if not interrupted:
+        keeper(Stage(None, lanes.states, lanes.history, None, lanes.total), now=True)
+    return result(lanes)
 
 
 class _Course(NamedTuple):
-    """What has become of the lanes.
+    """What becomes of the lanes.
 
     Attributes:
         before: their states before the first pass.
         lanes: those that see all rows.
-        progress: of these; None before the first pass has ended.
+        history: whether their objectives are recorded.
     """
 
     before: State
     lanes: np.ndarray
-    progress: Progress | None
+    history: bool
 
-    def states(self) -> State:
-        if self.progress is None:
-            return self.before
-        return set_at(_dropped(self.before), self.lanes, self.progress.states())
+    def at(self, progress: Progress | None, interrupted: bool, total: float) -> Lanes:
+        """All lanes; those that saw no more than the sample are dropped, and NaN in a history.
 
-    def history(self, options: Options) -> np.ndarray | None:
-        """Objectives (T, R), NaN for lanes that saw no more than the sample."""
-        if not options.history:
-            return None
+        ``progress`` is that of the others; None before the first pass has ended.
+        """
+        states = self.before
         some = np.empty((0, len(self.lanes)))
-        if self.progress is not None:
-            some = self.progress.history()
-        wide = np.full((len(some), options.n_restarts), np.nan, some.dtype)
+        if progress is not None:
+            states = set_at(_dropped(states), self.lanes, progress.states())
+            some = progress.history() if self.history else some
+        wide = np.full((len(some), states.status.shape[0]), np.nan, some.dtype)
         wide[:, self.lanes] = some
-        return wide
+        return Lanes(states, wide if self.history else None, interrupted, total)
 
 
 class _Last:
     """An observer that keeps the progress, for when a stream fails."""
 
-    progress: Progress | None = None
+    def __init__(self, progress: Progress | None):
+        self.progress = progress
 
     def __call__(self, progress: Progress) -> None:
         self.progress = progress

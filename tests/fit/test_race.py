@@ -11,8 +11,9 @@ from conftest import also_slow, clusters
 
 import jaxgmm
 from jaxgmm import Status
-from jaxgmm._fit import race
-from jaxgmm._fit.progress import at_start
+from jaxgmm._fit import driver, race
+from jaxgmm._fit.driver import Driver, Limits
+from jaxgmm._fit.progress import Progress, at_start
 from jaxgmm._fit.race import beaten, give_up, last_batch, looks, rungs, shrink, weight_of
 
 K, R = 3, 64
@@ -129,6 +130,42 @@ def test_survivors_are_what_they_would_be_without_a_race(
 def test_a_race_repeats(x: jax.Array, cavi: jaxgmm.CAVI):
     a, b = (fit(x, cavi, racing=True) for _ in range(2))
     assert_trees_close(a.states, b.states, rtol=0)
+
+
+class Timed(Driver):
+    """Its lanes end after so many iterations, and it notes the sizes of the batches."""
+
+    def __init__(self, ends: list[int]):
+        self.ends, self.sizes = np.array(ends), {}
+        self.limits, self.work, self.weight = Limits(500, 1e-6), 1 << 17, 1.0
+        self.shrinks, self.n_groups, self.longest, self.length = True, None, None, 0
+
+    def _call(self, progress: Progress, n_steps: int) -> Progress:
+        ends, n_iter = self.ends[progress.lanes], progress.n_iter
+        did = min(n_steps, ends.max() - n_iter)
+        for i in range(n_iter, n_iter + did):
+            self.sizes[i] = len(ends)
+        status = np.where(ends <= n_iter + did, Status.CONVERGED, Status.RUNNING).astype(np.int32)
+        batch = dataclasses.replace(progress.batch, status=jnp.asarray(status))  # type: ignore
+        return dataclasses.replace(progress, batch=batch, done=n_iter, did=did)  # type: ignore
+
+
+def test_batches_do_not_depend_on_the_clock(
+    x: jax.Array, cavi: jaxgmm.CAVI, monkeypatch: pytest.MonkeyPatch
+):
+    # or else results would, which depend on the sizes of batches by rounding
+    ends = [3, 5, 9, 9, 14, 19, 23, 23, 30, 31, 37, 44, 61, 80, 123, 200]
+    states = states_of(x, cavi, [0.0] * 16, [int(Status.RUNNING)] * 16)
+    found = []
+    for seconds, longest in ((0.0, None), (1e9, None), (1e9, 7)):
+        monkeypatch.setattr(driver, "_CHUNK_SECONDS", seconds)
+        timed = Timed(ends)
+        timed.longest = longest
+        timed.run(states, race=False)
+        found.append(timed.sizes)
+    assert found[0] == found[1] == found[2]
+    assert set(found[0].values()) == {16, 4}
+    assert len(found[0]) == 200
 
 
 @pytest.mark.slow

@@ -26,7 +26,13 @@ LAYERS = (
 RANK = {name: i for i, row in enumerate(LAYERS) for name in row}
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Bridges to a package of the same name: the only modules that may import these.
-BRIDGES = {"pyarrow": "_stream", "sklearn": "sklearn", "matplotlib": "plot", "arviz": "_export"}
+BRIDGES = {
+    "pyarrow": "_stream",
+    "sklearn": "sklearn",
+    "matplotlib": "plot",
+    "arviz": "_export",
+    "orbax": "_export",
+}
 
 
 def room(path: Path) -> str:

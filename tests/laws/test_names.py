@@ -47,7 +47,7 @@ import json, sys
 import jaxgmm
 
 def there():
-    return [n for n in ("matplotlib", "sklearn", "numpyro", "optax") if n in sys.modules]
+    return [n for n in ("matplotlib", "sklearn", "numpyro", "optax", "orbax") if n in sys.modules]
 
 found = {"at first": there(), "dir": [n in dir(jaxgmm) for n in ("plot", "sklearn", "numpyro")]}
 jaxgmm.numpyro.model

@@ -382,3 +382,19 @@ def test_what_no_stream_can_do_is_said(name: str):
 def test_the_source_fails_in_the_first_pass():
     with pytest.raises(jaxgmm.StreamError, match="batch 2 of the first pass: OSError"):
         jaxgmm.Stream(Fickle(failing, 1)).survey()
+
+
+def test_a_fit_that_is_kept_goes_on_bit_by_bit(tmp_path: Path):
+    algorithm = jaxgmm.em(jaxgmm.default_prior(X, 3))
+    whole = plain(jaxgmm.Stream(X, 100), algorithm)
+    kept = tmp_path / "fit"
+    with pytest.raises(jaxgmm.StreamError):
+        plain(jaxgmm.Stream(Fickle(failing, 5), 100), algorithm, checkpoint=kept, every=1)
+    again = jaxgmm.resume(kept, jaxgmm.Stream(uneven(X), 100))
+    assert again == whole
+    assert jaxgmm.resume(kept, jaxgmm.Stream(X, 100)) == whole
+    with pytest.raises(ValueError, match="rows of the samples are not those of the fit"):
+        jaxgmm.resume(kept, jaxgmm.Stream(-X, 100))
+    svi = jaxgmm.svi(jaxgmm.default_prior(X, 3), jaxgmm.natural_gradient(), batch_size=50)
+    with pytest.raises(ValueError, match="does not hold where in a stream SVI is"):
+        jaxgmm.fit(KEY, jaxgmm.Stream(X), svi, checkpoint=tmp_path / "svi")

@@ -1,0 +1,62 @@
+"""Processes that fit, and keep their fits, until they are killed at a random moment each.
+
+``python kept.py folder n every`` makes n folders in the folder, and prints how many of the
+processes had not ended. They are forked before JAX has run, because to import it takes longest.
+"""
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+# as conftest.py has it, so that programs are found in the cache and round alike
+jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_enable_x64", True)
+
+import jaxgmm
+
+# Of the fits that are killed: some tenths of a second.
+EFFORT = 3.0
+# After the first checkpoint has begun; the rest of the fit takes about as long.
+SECONDS = 0.3
+
+
+def data() -> np.ndarray:
+    """Two clusters that overlap, (60, 1)."""
+    rng = np.random.default_rng(0)
+    return np.concatenate([rng.normal(0, 1, 40), rng.normal(3, 0.7, 20)])[:, None]
+
+
+def fitted(**options: Any) -> jaxgmm.Result:
+    """A fit with a race, a history and moves."""
+    algorithm = jaxgmm.em(jaxgmm.flat_prior(3, 1, "spherical"))
+    given = {"effort": 0.5, "tol": 1e-8, "history": True, "progress": False, **options}
+    return jaxgmm.fit(jax.random.key(0), data(), algorithm, **given)
+
+
+def killed(path: Path, rng: random.Random, every: int | str) -> bool:
+    """Whether the process of a fit was killed before it ended."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            fitted(effort=EFFORT, checkpoint=path, every=every)
+        finally:
+            os._exit(0)
+    stages = path / "stages"
+    while not (stages.exists() and any(stages.iterdir())):
+        time.sleep(0.001)
+    time.sleep(rng.uniform(0, SECONDS))
+    os.kill(pid, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+
+
+if __name__ == "__main__":
+    folder, every = Path(sys.argv[1]), sys.argv[3]
+    every, rng = int(every) if every.isdigit() else every, random.Random(0)
+    print(sum(killed(folder / str(i), rng, every) for i in range(int(sys.argv[2]))))
