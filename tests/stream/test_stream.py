@@ -390,9 +390,11 @@ def test_a_fit_that_is_kept_goes_on_bit_by_bit(tmp_path: Path):
     kept = tmp_path / "fit"
     with pytest.raises(jaxgmm.StreamError):
         plain(jaxgmm.Stream(Fickle(failing, 5), 100), algorithm, checkpoint=kept, every=1)
-    again = jaxgmm.resume(kept, jaxgmm.Stream(uneven(X), 100))
-    assert again == whole
-    assert jaxgmm.resume(kept, jaxgmm.Stream(X, 100)) == whole
+    # the last bits of rows that are moved depend on the lengths of the source's batches
+    again = jaxgmm.resume(kept, jaxgmm.Stream([X[:200], X[200:]], 100))
+    assert again == plain(jaxgmm.Stream([X[:200], X[200:]], 100), algorithm)
+    check_same(again, whole)
+    assert jaxgmm.resume(kept, jaxgmm.Stream(X, 100)) == again
     with pytest.raises(ValueError, match="rows of the samples are not those of the fit"):
         jaxgmm.resume(kept, jaxgmm.Stream(-X, 100))
     svi = jaxgmm.svi(jaxgmm.default_prior(X, 3), jaxgmm.natural_gradient(), batch_size=50)
