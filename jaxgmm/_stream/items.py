@@ -12,6 +12,10 @@ from jaxgmm._numerics.checks import check_samples, check_weights, is_float
 from jaxgmm._numerics.inputs import as_floats
 from jaxgmm._numerics.pytree import replace
 
+# Rows whose hashes are in the cache together; and 2^64 over the golden ratio.
+_CHUNK = 1 << 13
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
 
 def rows_of(item: Any, number: int, n_features: int | None = None) -> Rows:
     """The rows of a batch, of which nothing is NaN: values that are missing are 0 and in the mask.
@@ -106,11 +110,25 @@ def _of_batch(number: int, error: ValueError) -> ValueError:
 
 def checksum(rows: Rows) -> int:
     """A number that other rows hardly share; the same in any order, and for any batches."""
-    total = _sum_of_bits(rows.x)
-    return total if rows.weight is None else total + 3 * _sum_of_bits(rows.weight)
+    columns = rows.x if rows.weight is None else np.column_stack([rows.x, rows.weight])
+    total = 0
+    for i in range(0, len(columns), _CHUNK):
+        total += int(np.sum(_hashes(columns[i : i + _CHUNK]), dtype=np.uint64))
+    return total % 2**64
 
 
-def _sum_of_bits(a: np.ndarray) -> int:
-    bits = np.ascontiguousarray(a)
-    bits = bits.view(f"u{bits.dtype.itemsize}")
-    return int(np.sum(bits, dtype=np.uint64))
+def _hashes(rows: np.ndarray) -> np.ndarray:
+    """A number of 64 bits for each row: a sum of its bits times odd numbers.
+
+    It is stirred before and after: a sum alone, which is linear, does not see two signs change.
+    """
+    bits = np.ascontiguousarray(rows)
+    if bits.dtype.itemsize * bits.shape[1] % 8:
+        bits = bits.view(np.uint32).astype(np.uint64)
+    else:
+        bits = bits.view(np.uint64)
+    factors = np.random.default_rng(0).integers(1, 2**63, bits.shape[1], dtype=np.uint64)
+    hashes = (bits ^ (bits >> 29)) @ (2 * factors + 1)
+    hashes ^= hashes >> 32
+    hashes *= _GOLDEN
+    return hashes ^ (hashes >> 29)

@@ -311,6 +311,22 @@ def test_another_order_is_another_pass_over_the_same_rows():
     check_same(plain(stream, algorithm), plain(X, algorithm))
 
 
+def test_a_checksum_sees_other_rows_but_not_their_order():
+    from jaxgmm._stream.items import checksum
+
+    def of(x: Any, weight: Any = None) -> int:
+        return checksum(jaxgmm.Rows(np.asarray(x), weight))
+
+    swapped = X.copy()
+    swapped[[0, 1], 0] = X[[1, 0], 0]
+    others = [-X, X[:, ::-1], swapped, X[:-1], X * np.where(np.arange(N)[:, None] < 2, -1, 1)]
+    others += [np.nextafter(X, 9), X.astype(np.float32)]
+    own = of(X)
+    assert len({own, of(X, WEIGHT), of(X, WEIGHT[::-1].copy()), *map(of, others)}) == 10
+    assert of(X[::-1]) == own == (of(X[:77]) + of(X[77:])) % 2**64
+    assert of(X.astype(np.float32)[::-1, :1]) == of(X.astype(np.float32)[:, :1])
+
+
 def nan_at(row: int) -> np.ndarray:
     return np.where(np.arange(N)[:, None] == row, np.nan, X)
 
