@@ -37,6 +37,9 @@ def _digest(a: Any) -> str | None:
 
 def check_same_rows(path: Path, now: dict[str, Any], then: dict[str, Any]) -> None:
     """Refuse other rows than those of a fit that is kept."""
+    if now["digests"].keys() != then["digests"].keys():
+        a, b = ("a stream" if "rows" in v["digests"] else "an array" for v in (now, then))
+        raise ValueError(f"x is {a}, but {path} keeps a fit of {b}; give that.")
     for name in ("shape", "dtype"):
         if now[name] != then[name]:
             a, b = (tuple(v[name]) if name == "shape" else v[name] for v in (now, then))

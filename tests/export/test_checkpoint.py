@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from programs.kept import EFFORT, data, fitted
+from programs.kept import EFFORT, data, fitted, stream, streamed
 
 import jaxgmm
 from jaxgmm._export import checkpoints
@@ -108,11 +108,19 @@ def test_a_fit_goes_on_from_every_checkpoint(
     assert before == {0, 1}  # moves before and after they were compared
 
 
-@pytest.mark.parametrize(("n", "every"), [(5, "0.05 s"), pytest.param(50, "3", marks=SLOW)])
-def test_a_killed_fit_goes_on(tmp_path: Path, monkeypatch: Any, n: int, every: str):
-    want = fitted(effort=EFFORT)
+@pytest.mark.parametrize(
+    ("n", "every", "what"),
+    [
+        (5, "0.05 s", "rows"),
+        pytest.param(50, "3", "rows", marks=SLOW),
+        pytest.param(50, "3", "stream", marks=SLOW),
+    ],
+)
+def test_a_killed_fit_goes_on(tmp_path: Path, monkeypatch: Any, n: int, every: str, what: str):
+    streams = what == "stream"
+    want = streamed() if streams else fitted(effort=EFFORT)
     done = subprocess.run(
-        [sys.executable, PROGRAM, tmp_path, str(n), every],
+        [sys.executable, PROGRAM, tmp_path, str(n), every, what],
         env={**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"},
         capture_output=True,
         text=True,
@@ -123,12 +131,12 @@ def test_a_killed_fit_goes_on(tmp_path: Path, monkeypatch: Any, n: int, every: s
     monkeypatch.setattr(checkpoints, "interval_of", lambda every: 1e9)
     for i in range(n):
         path = tmp_path / str(i)
-        assert resumed(path) == want, i
+        assert resumed(path, stream() if streams else None) == want, i
         kept = names(path)
         assert kept[0] == "fit.safetensors"
         assert all(name.removeprefix("stages/").isdigit() for name in kept[2:]), kept
         assert len(kept) <= 4  # two checkpoints
-        assert resumed(path) == want  # once more, from its end
+        assert resumed(path, stream() if streams else None) == want  # once more, from its end
 
 
 def test_ctrl_c_and_errors_leave_the_last_stage(tmp_path: Path, at_step: Any):

@@ -1,7 +1,8 @@
 """Processes that fit, and keep their fits, until they are killed at a random moment each.
 
-``python kept.py folder n every`` makes n folders in the folder, and prints how many of the
-processes had not ended. They are forked before JAX has run, because to import it takes longest.
+``python kept.py folder n every what`` makes n folders in the folder, and prints how many of the
+processes had not ended; ``what`` is "rows" or "stream". They are forked before JAX has run, because
+to import it takes longest.
 """
 
 import os
@@ -40,12 +41,26 @@ def fitted(**options: Any) -> jaxgmm.Result:
     return jaxgmm.fit(jax.random.key(0), data(), algorithm, **given)
 
 
-def killed(path: Path, rng: random.Random, every: int | str) -> bool:
+def streamed(**options: Any) -> jaxgmm.Result:
+    """A fit of a stream, with a history, of some hundred passes."""
+    algorithm = jaxgmm.em(jaxgmm.flat_prior(3, 1, "spherical"))
+    given = {"max_iter": 400, "tol": 0.0, "history": True, "progress": False, **options}
+    return jaxgmm.fit(jax.random.key(0), stream(), algorithm, 4, **given)
+
+
+def stream() -> jaxgmm.Stream:
+    return jaxgmm.Stream(data(), 20, sample_size=40)
+
+
+def killed(path: Path, rng: random.Random, every: int | str, what: str) -> bool:
     """Whether the process of a fit was killed before it ended."""
     pid = os.fork()
     if pid == 0:
         try:
-            fitted(effort=EFFORT, checkpoint=path, every=every)
+            if what == "stream":
+                streamed(checkpoint=path, every=every)
+            else:
+                fitted(effort=EFFORT, checkpoint=path, every=every)
         finally:
             os._exit(0)
     stages = path / "stages"
@@ -57,6 +72,6 @@ def killed(path: Path, rng: random.Random, every: int | str) -> bool:
 
 
 if __name__ == "__main__":
-    folder, every = Path(sys.argv[1]), sys.argv[3]
+    folder, every, what = Path(sys.argv[1]), sys.argv[3], sys.argv[4]
     every, rng = int(every) if every.isdigit() else every, random.Random(0)
-    print(sum(killed(folder / str(i), rng, every) for i in range(int(sys.argv[2]))))
+    print(sum(killed(folder / str(i), rng, every, what) for i in range(int(sys.argv[2]))))
