@@ -413,7 +413,7 @@ def test_a_fit_that_is_kept_goes_on_bit_by_bit(tmp_path: Path):
     assert jaxgmm.resume(kept, jaxgmm.Stream(X, 100)) == again
     with pytest.raises(ValueError, match="rows of the samples are not those of the fit"):
         jaxgmm.resume(kept, jaxgmm.Stream(-X, 100))
-    with pytest.raises(ValueError, match="x is an array, but .* keeps a fit of a stream"):
+    with pytest.raises(ValueError, match="x is an array, but"):
         jaxgmm.resume(kept, X)
     svi = jaxgmm.svi(jaxgmm.default_prior(X, 3), jaxgmm.natural_gradient(), batch_size=50)
     with pytest.raises(ValueError, match="does not hold where in a stream SVI is"):
