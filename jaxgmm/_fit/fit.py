@@ -79,9 +79,9 @@ def fit(
     them fail, new lanes start at random, from random responsibilities as well.
 
     Of a `Stream` an iteration of EM or CAVI is a pass over all rows. Lanes from random starts come
-    to their optima on a sample of the rows, with race and moves. The best quarter of them, at
-    optima apart, then sees all rows, and ``n_iter``, ``history`` and ``max_iter`` count its passes;
-    the other lanes are DROPPED.
+    to their optima on a sample of the rows, with race and moves. Those that may be the best of all
+    rows, a quarter at most, then see all of them. ``n_iter``, ``history`` and ``max_iter`` count
+    these passes; the other lanes are DROPPED.
 
     The fit works in coordinates of its own, in which the data are centred and white, or scaled, as
     far as the covariance structure allows. So no result depends on the units of the data, and

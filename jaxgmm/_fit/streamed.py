@@ -1,7 +1,7 @@
 """Fits of rows that come in batches.
 
-The lanes start, race and move on the sample that the first pass kept. Those that are worth it then
-see all rows.
+The lanes start, race and move on the sample that the first pass kept. Those that may be the best of
+all rows then see all of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ from jax import Array
 
 from jaxgmm._estep.row_checks import check_rows
 from jaxgmm._estep.rows import floats_of
+from jaxgmm._fit.contenders import contenders
 from jaxgmm._fit.keeping import Given, Keeper, Observing, Opener, Stage
 from jaxgmm._fit.launch import begin_lane, start_lanes
 from jaxgmm._fit.memoized import MemoizedDriver
@@ -31,9 +32,6 @@ from jaxgmm._stream.batches import Batches
 from jaxgmm._stream.errors import StreamError
 from jaxgmm._stream.processes import from_first
 from jaxgmm._stream.stream import Stream
-
-# Of the lanes that a fit has, this share sees all rows, as after the first rung of a race.
-_SHARE = 4
 
 
 def fit_stream(
@@ -84,7 +82,8 @@ def _fit_kept(
     course = _Course(found.states, np.arange(options.n_restarts), options.history)
     if ready:
         resolution = resolution_of(options.limits.tol, survey.total)
-        course = course._replace(lanes=_promising(found.states, resolution))
+        lanes = contenders(found.states, coordinates.rows, survey.n_samples, resolution)
+        course = course._replace(lanes=lanes)
 
     batches = Batches(stream.reader, survey, coordinates.to, rows.x.dtype, stream.batch_size)
     name, shown = algorithm.name, options.progress
@@ -171,20 +170,6 @@ def _check(algorithm: Any, options: Options) -> None:
             f"init has {names.pop()} of all rows, but of a stream nobody holds all rows; give "
             '{"parameters": (weights, means, covariances)}, or a state.'
         )
-
-
-def _promising(states: State, resolution: float) -> np.ndarray:
-    """The lanes that see all rows: the best quarter, at optima apart."""
-    status = np.asarray(states.status)
-    objective = np.nan_to_num(np.asarray(states.objective, np.float64), nan=-np.inf)
-    usable = ~np.isin(status, (*FAILED, Status.DROPPED))
-    if not usable.any():
-        usable = ~np.isin(status, FAILED)
-    chosen: list[int] = []
-    for lane in sorted(np.flatnonzero(usable), key=lambda lane: -objective[lane]) or [0]:
-        if not chosen or objective[chosen[-1]] - objective[lane] > resolution:
-            chosen.append(int(lane))
-    return np.sort(chosen[: max(1, len(status) // _SHARE)])
 
 
 @program()

@@ -11,6 +11,7 @@ import pytest
 from conftest import clusters, parametrize
 
 import jaxgmm
+from jaxgmm._numerics.pytree import replace
 from jaxgmm._stream.batches import Batches
 from jaxgmm._stream.survey import Reservoir
 
@@ -121,6 +122,36 @@ def test_random_starts_race_on_a_sample_and_the_best_see_all_rows():
     )
 
 
+def test_only_lanes_that_may_be_the_best_see_all_rows():
+    from jaxgmm._fit.contenders import contenders
+
+    # three optima: two alike on these rows, and one that is certainly worse
+    x = jnp.asarray(X[:200])
+    algorithm = jaxgmm.em(jaxgmm.default_prior(X, 2, "spherical"))
+
+    def at(shift: float) -> Any:
+        start = (
+            np.full(2, 0.5),
+            np.array([[0.0, 0.5], [3.0 + shift, 3.0]]),
+            START["parameters"][2],
+        )
+        state = algorithm.init(KEY, x, {"parameters": (*start[:2], start[2][:2])})
+        return state
+
+    lanes = [at(shift) for shift in (0.0, 0.0, 0.02, 12.0)]
+    objectives = [float(jaxgmm.log_prob(state, x).sum()) for state in lanes]
+    states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(4 * lanes))
+    status = jnp.full(16, int(jaxgmm.Status.CONVERGED), jnp.int32)
+    states = replace(states, objective=jnp.asarray(4 * objectives), status=status)
+    rows = jaxgmm.Rows(x)
+    assert objectives[0] - objectives[3] > 50
+    found = contenders(states, rows, 10_000, 1e-3)
+    assert len(found) == 2
+    assert set(np.asarray(found) % 4) <= {0, 1, 2}
+    assert len(contenders(states, rows, 200, 1e-3)) == 1  # the sample is all rows
+    assert len(contenders(states, rows, 10_000, 1e6)) == 1  # all at one optimum
+
+
 def test_svi_goes_through_the_batches():
     stream = jaxgmm.Stream(X, 150)
     prior = jaxgmm.default_prior(stream, 3)
@@ -141,7 +172,6 @@ START_2 = jax.tree.map(lambda a: np.stack([a, a]), START)
 def test_a_minibatch_of_a_batch_stands_for_all_rows():
     from jaxgmm._algorithms.minibatch import minibatch
     from jaxgmm._estep.data import prepare
-    from jaxgmm._numerics.pytree import replace
 
     data = replace(prepare(jaxgmm.Rows(jnp.asarray(X[:60]))), scale=jnp.asarray(N / 60))
     sums = []
