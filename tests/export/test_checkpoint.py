@@ -108,11 +108,13 @@ def test_a_fit_goes_on_from_every_checkpoint(
     assert before == {0, 1}  # moves before and after they were compared
 
 
-@pytest.mark.parametrize(("n", "every"), [(5, "0.05 s"), pytest.param(50, "3", marks=SLOW)])
-def test_a_killed_fit_goes_on(tmp_path: Path, monkeypatch: Any, n: int, every: str):
+@pytest.mark.parametrize(
+    ("n", "every", "seconds"), [(5, "0.05 s", "0.3"), pytest.param(50, "3", "1", marks=SLOW)]
+)
+def test_a_killed_fit_goes_on(tmp_path: Path, monkeypatch: Any, n: int, every: str, seconds: str):
     want = fitted(effort=EFFORT)
     done = subprocess.run(
-        [sys.executable, PROGRAM, tmp_path, str(n), every],
+        [sys.executable, PROGRAM, tmp_path, str(n), every, seconds],
         env={**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"},
         capture_output=True,
         text=True,

@@ -1,6 +1,7 @@
 """Processes that fit, and keep their fits, until they are killed at a random moment each.
 
-``python kept.py folder n every`` makes n folders in the folder, and prints how many of the
+``python kept.py folder n every seconds`` makes n folders in the folder, kills each process up to so
+many seconds after its first checkpoint has begun, and prints how many of the
 processes had not ended. They are forked before JAX has run, because to import it takes longest.
 """
 
@@ -23,8 +24,6 @@ import jaxgmm
 
 # Of the fits that are killed: some tenths of a second.
 EFFORT = 3.0
-# After the first checkpoint has begun; the rest of the fit takes about as long.
-SECONDS = 0.3
 
 
 def data() -> np.ndarray:
@@ -40,7 +39,7 @@ def fitted(**options: Any) -> jaxgmm.Result:
     return jaxgmm.fit(jax.random.key(0), data(), algorithm, **given)
 
 
-def killed(path: Path, rng: random.Random, every: int | str) -> bool:
+def killed(path: Path, rng: random.Random, every: int | str, seconds: float) -> bool:
     """Whether the process of a fit was killed before it ended."""
     pid = os.fork()
     if pid == 0:
@@ -51,12 +50,12 @@ def killed(path: Path, rng: random.Random, every: int | str) -> bool:
     stages = path / "stages"
     while not (stages.exists() and any(stages.iterdir())):
         time.sleep(0.001)
-    time.sleep(rng.uniform(0, SECONDS))
+    time.sleep(rng.uniform(0, seconds))
     os.kill(pid, signal.SIGKILL)
     return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
 
 
 if __name__ == "__main__":
-    folder, every = Path(sys.argv[1]), sys.argv[3]
+    folder, every, seconds = Path(sys.argv[1]), sys.argv[3], float(sys.argv[4])
     every, rng = int(every) if every.isdigit() else every, random.Random(0)
-    print(sum(killed(folder / str(i), rng, every) for i in range(int(sys.argv[2]))))
+    print(sum(killed(folder / str(i), rng, every, seconds) for i in range(int(sys.argv[2]))))
