@@ -1,1 +1,1 @@
-"""A fit as something else: a file that needs no pickle, or draws for ArviZ."""
+"""A fit as something else: a file, a folder of checkpoints while it runs, or draws for ArviZ."""

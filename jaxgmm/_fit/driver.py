@@ -214,7 +214,7 @@ class Driver:
         n_iter, left = progress.n_iter, [limit]
         if progress.rungs:
             left.append(progress.rungs[0][0] - n_iter)
-        if self.shrinks and may_shrink(len(progress.lanes), self.work, self.weight):
+        if self._may_shrink(progress):
             left.append(self._next_cut(progress, n_iter) - n_iter)
         if self.longest is not None:
             left.append(self.longest - n_iter % self.longest)
@@ -222,14 +222,20 @@ class Driver:
 
     def _judge(self, progress: Progress) -> Progress:
         """The race: who is dropped, who goes on after all, and in which batch."""
-        left, n_iter = progress.rungs, progress.n_iter
-        ended = progress.n_running == 0
-        cut = ended or self._next_cut(progress, n_iter - 1) == n_iter
-        if not ended and left and n_iter >= left[0][0]:
-            progress, cut = replace(drop(progress, left[0][1]), rungs=left[1:]), True
-        if progress.n_running == 0:
+        left, n_running, dropped = progress.rungs, progress.n_running, False
+        if n_running and left and progress.n_iter >= left[0][0]:
+            progress, dropped = replace(drop(progress, left[0][1]), rungs=left[1:]), True
+            n_running = progress.n_running
+        if n_running == 0:
             progress = revive(progress)
-        return shrink(progress, self.work, self.weight) if self.shrinks and cut else progress
+        if not self._may_shrink(progress):
+            return progress
+        n_iter = progress.n_iter
+        cut = dropped or n_running == 0 or self._next_cut(progress, n_iter - 1) == n_iter
+        return shrink(progress, self.work, self.weight) if cut else progress
+
+    def _may_shrink(self, progress: Progress) -> bool:
+        return self.shrinks and may_shrink(len(progress.lanes), self.work, self.weight)
 
     def _next_cut(self, progress: Progress, n_iter: int) -> int:
         return next_cut(n_iter, len(progress.lanes) * self.work * self.weight)

@@ -6,6 +6,7 @@ is something to go on from. How a keeper writes is not the fit's concern.
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
@@ -80,7 +81,7 @@ class Given(NamedTuple):
 
 @runtime_checkable
 class Keeper(Protocol):
-    """What keeps a fit, from the start of its lanes to the end.
+    """What keeps a fit, from the start of its lanes to the end; a context.
 
     Attributes:
         stage: to go on from; None for a fit from its start.
@@ -104,22 +105,6 @@ class Keeper(Protocol):
     ) -> None: ...
 
 
-class Forgetful:
-    """The keeper of a fit that is not kept."""
-
-    stage: Stage | None = None
-    longest: int | None = None
-
-    def __call__(self, stage: Stage, now: bool = False) -> None:
-        pass
-
-    def __enter__(self) -> Keeper:
-        return self
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        pass
-
-
 class Observing:
     """The observer that tells a keeper how far its stage is."""
 
@@ -133,8 +118,8 @@ class Observing:
         pass
 
 
-# Begins to keep a fit.
-Opener = Callable[[Given], Keeper]
+# Begins to keep a fit; without a keeper it is not kept.
+Opener = Callable[[Given], AbstractContextManager[Keeper | None]]
 
 
 class Folders:
@@ -146,7 +131,7 @@ class Folders:
 def opener_of(checkpoint: Any, every: Any, keep: Any) -> Opener:
     """What begins to keep a fit: nothing, in a folder, or as it is given."""
     if checkpoint is None:
-        return lambda given: Forgetful()
+        return lambda given: nullcontext()
     if isinstance(checkpoint, str | os.PathLike):
         return Folders.opener(checkpoint, every, keep)
     if callable(checkpoint):

@@ -12,7 +12,7 @@ from jaxgmm._algorithms.monitor import rounding
 from jaxgmm._estep.data import Data
 from jaxgmm._estep.rows import Rows
 from jaxgmm._fit.driver import Driver, Limits, resized
-from jaxgmm._fit.keeping import Forgetful, Keeper, Observing, Stage, check_alike
+from jaxgmm._fit.keeping import Keeper, Observing, Stage, check_alike
 from jaxgmm._fit.launch import start_lanes
 from jaxgmm._fit.mesh import spread_rows
 from jaxgmm._fit.progress import Bar, Observer
@@ -107,8 +107,7 @@ def find_optima(
         options: how to look.
         keeper: of what this needs to go on; None for none.
     """
-    keeper = Forgetful() if keeper is None else keeper
-    at = keeper.stage
+    at = None if keeper is None else keeper.stage
     if at is not None and at.progress is None:
         return Lanes(at.states, at.history, False, float(at.total))
     n_restarts, history, mesh = options.n_restarts, options.history, options.mesh
@@ -122,7 +121,7 @@ def find_optima(
         # batches of the sizes that moves will need
         shrinks = searches and n_restarts == _n_moves(n_restarts)
         sizes = {"least": least, "shrinks": shrinks, "history": history, "mesh": mesh}
-        longest = keeper.longest
+        longest = None if keeper is None else keeper.longest
         return Driver(algorithm, data, options.limits, n_restarts, **sizes, longest=longest)
 
     starting = start(key, n_restarts, options.init)
@@ -138,7 +137,8 @@ def find_optima(
         course, interrupted = driver.run(starts, race, observers, at=at and at.progress)
         states, record = course.states(), course.history() if history else None
         if options.free(algorithm) and not interrupted and needs_rescue(plan.driver, states):
-            keeper(Stage(course), now=True)
+            if keeper is not None:
+                keeper(Stage(course), now=True)
             states, interrupted = plan.rescued(starts, states, race, start)
         at = None
     else:
@@ -146,7 +146,7 @@ def find_optima(
     if searches and not interrupted:
         states, interrupted = plan.moved(states, record, at)
     lanes = Lanes(states, record, interrupted, float(data.total))
-    if not interrupted:
+    if keeper is not None and not interrupted:
         keeper(Stage(None, states, record, None, lanes.total), now=True)
     return lanes
 
@@ -199,13 +199,13 @@ class _Plan(NamedTuple):
         driver: of lanes, without a history.
         key: PRNG key.
         options: of the fit.
-        keeper: of how far it is.
+        keeper: of how far it is, or None.
     """
 
     driver: Driver
     key: Array
     options: Options
-    keeper: Keeper
+    keeper: Keeper | None
 
     def rescued(
         self, starts: State, states: State, race: bool, start: Starter
@@ -258,7 +258,8 @@ class _Plan(NamedTuple):
             lambda of: self.observers(Stage(None, states, record, of)),
             at and at.in_search(),
         )
-        if not same_bits(best, start):
+        better = best is not start if at is None else not same_bits(best, start)
+        if better:
             states = put_in(states, lane, jax.tree.map(lambda a: np.asarray(a)[0], best))
         return states, interrupted
 
@@ -266,7 +267,7 @@ class _Plan(NamedTuple):
         """Of the lanes, or of a round of moves."""
         limits, name = self.driver.limits, self.driver.algorithm.name
         bar = Bar(name, limits.max_iter, "it", self.options.progress)
-        return [bar, Observing(self.keeper, stage)]
+        return [bar] if self.keeper is None else [bar, Observing(self.keeper, stage)]
 
     def _agreed(self, states: State) -> bool:
         """Whether so many lanes found the best optimum that a better one is unlikely."""

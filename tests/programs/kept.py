@@ -1,8 +1,9 @@
 """Processes that fit, and keep their fits, until they are killed at a random moment each.
 
-``python kept.py folder n every what`` makes n folders in the folder, and prints how many of the
-processes had not ended; ``what`` is "rows" or "stream". They are forked before JAX has run, because
-to import it takes longest.
+``python kept.py folder n every seconds what`` makes n folders in the folder, kills each process up
+to so many seconds after its first checkpoint has begun, and prints how many of the processes had
+not ended; ``what`` is "rows" or "stream". They are forked before JAX has run, because to import it
+takes longest.
 """
 
 import os
@@ -24,8 +25,6 @@ import jaxgmm
 
 # Of the fits that are killed: some tenths of a second.
 EFFORT = 3.0
-# After the first checkpoint has begun; the rest of the fit takes about as long.
-SECONDS = 0.3
 
 
 def data() -> np.ndarray:
@@ -52,7 +51,7 @@ def stream() -> jaxgmm.Stream:
     return jaxgmm.Stream(data(), 20, sample_size=40)
 
 
-def killed(path: Path, rng: random.Random, every: int | str, what: str) -> bool:
+def killed(path: Path, rng: random.Random, every: int | str, seconds: float, what: str) -> bool:
     """Whether the process of a fit was killed before it ended."""
     pid = os.fork()
     if pid == 0:
@@ -66,12 +65,12 @@ def killed(path: Path, rng: random.Random, every: int | str, what: str) -> bool:
     stages = path / "stages"
     while not (stages.exists() and any(stages.iterdir())):
         time.sleep(0.001)
-    time.sleep(rng.uniform(0, SECONDS))
+    time.sleep(rng.uniform(0, seconds))
     os.kill(pid, signal.SIGKILL)
     return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
 
 
 if __name__ == "__main__":
-    folder, every, what = Path(sys.argv[1]), sys.argv[3], sys.argv[4]
+    folder, n, every, seconds, what = Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
     every, rng = int(every) if every.isdigit() else every, random.Random(0)
-    print(sum(killed(folder / str(i), rng, every, what) for i in range(int(sys.argv[2]))))
+    print(sum(killed(folder / str(i), rng, every, float(seconds), what) for i in range(n)))
