@@ -45,6 +45,8 @@ class Algorithm:
     name: ClassVar[str]
     # the pass of the E-step
     path: ClassVar[Path] = "auto"
+    # whether the rows may lie on several devices
+    splits: ClassVar[bool] = True
 
     @property
     def monotone(self) -> bool | Array:
@@ -86,6 +88,14 @@ class Algorithm:
         """The memory at a posterior in other coordinates: what depends on them begins anew."""
         return memory
 
+    def of_rows(self, memory: Any) -> Any:
+        """Which leaves of lanes' memory have the rows as their second axis: a tree of booleans."""
+        return jax.tree.map(lambda _: False, memory)
+
+    def check(self, rows: Rows) -> None:
+        """Refuse rows that are not of the model, or of a kind that the algorithm does not know."""
+        check_model(self.prior, rows)
+
     # --- starts -------------------------------------------------------------------------------
 
     @usage("algorithm.init(key, x)")
@@ -119,7 +129,7 @@ class Algorithm:
             ValueError: for bad samples, weights or start points.
         """
         rows = check_rows(x, sample_weight)
-        check_model(self.prior, rows)
+        self.check(rows)
         checked = check_start(init, self.prior, rows.n_samples)
         lane_key, shared_key = jax.random.split(key)
         return self.init_on(lane_key, shared_key, prepare(rows), checked)
@@ -314,6 +324,7 @@ def check_ascends(wrapper: str, algorithm: Any) -> None:
     """Refuse what is no algorithm that a wrapper can wrap."""
     if not isinstance(algorithm, Algorithm) or not algorithm.ascends:
         raise ValueError(
-            f"{wrapper} wraps the algorithms of jaxgmm.em and jaxgmm.cavi, plain or wrapped, but "
-            f"it was given {described(algorithm)}; call jaxgmm.{wrapper}(jaxgmm.em(prior))."
+            f"{wrapper} wraps the algorithms of jaxgmm.em and jaxgmm.cavi, plain or wrapped and "
+            f"without a truncation, but it was given {described(algorithm)}; call "
+            f"jaxgmm.{wrapper}(jaxgmm.em(prior))."
         )

@@ -22,11 +22,10 @@ from jaxgmm._fit.progress import Bar
 from jaxgmm._fit.race import RACING_LANES
 from jaxgmm._fit.rescue import needs_rescue, rescue, start_afresh
 from jaxgmm._fit.result import Result, best_lane, data_notes, resolution_of
-from jaxgmm._fit.search import PATIENCE, moving, search
+from jaxgmm._fit.search import PATIENCE, moving, search, tries_moves
 from jaxgmm._fit.whitening import Whitening
 from jaxgmm._lane.state import Fitted, State, state_of
 from jaxgmm._lane.status import FAILED, Status
-from jaxgmm._model.checks import check_model
 from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.checks import check_non_negative, check_positive, check_positive_int
 from jaxgmm._numerics.devices import on_automatic_axes
@@ -158,7 +157,7 @@ def fit(
         mesh = check_mesh(mesh, algorithm)
     x = floats_of(_on_automatic_axes(x))
     rows = check_rows(x, sample_weight)
-    check_model(algorithm.prior, rows)
+    algorithm.check(rows)
     notes = data_notes(rows)
     # a start that names no row, and an algorithm that takes no part of the rows for all
     pads = isinstance(init, str) and algorithm.ascends and mesh is None
@@ -171,7 +170,7 @@ def fit(
     ours = not isinstance(init, State | Mapping) and algorithm.races
     race = ours and n_restarts >= RACING_LANES if racing is None else racing
     limits = Limits(max_iter, tol)
-    searches = ours if moves is None else moves
+    searches = tries_moves(algorithm, moves, ours)
     least = _MOVES if searches and not history else 1
 
     def driver_of(data: Data) -> Driver:
