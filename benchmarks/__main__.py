@@ -22,6 +22,7 @@ NAMES = (
     "startup",
     "accelerator",
     "optima",
+    "truncated",
 )
 RESULTS = Path(__file__).parent / "results"
 

@@ -124,14 +124,15 @@ def test_rows_that_kept_what_is_no_neighbour_keep_it(monkeypatch: pytest.MonkeyP
     """With few neighbours most rows keep something that is not searched any more."""
     import jaxgmm._estep.passes.truncated as module
 
-    monkeypatch.setattr(module, "_NEIGHBOURS", 3)
+    monkeypatch.setattr(module, "_WIDE", 4)
+    monkeypatch.setattr(module, "_NARROW", 3)
     monkeypatch.setattr(module, "_PER_KEPT", 1)
     x = overlapping()
     algorithm = jaxgmm.em(prior_of(x), truncation=3)
     states, history = course(algorithm, x, 40, n_lanes=4)
-    assert states.memory.neighbours.shape == (4, K, 3)
+    assert states.memory.neighbours.shape == (4, K, 4)
     kept, near = (np.asarray(a) for a in (states.memory.components, states.memory.neighbours))
-    found = near[np.arange(4)[:, None], kept[:, :, 0]]
+    found = near[np.arange(4)[:, None], kept[:, :, 0], :3]
     inside = (kept[..., :, None] == found[..., None, :]).any(axis=-1).all(axis=-1)
     assert inside.mean() < 0.9  # or the test would see nothing
     assert np.diff(history, axis=0).min() > -1e-9

@@ -21,8 +21,11 @@ from jaxgmm._numerics.arrays import safe_divide
 from jaxgmm._numerics.grouping import Tiles, tiled
 from jaxgmm._numerics.pytree import pytree, replace
 
-# Components that are compared with a row at least, and so many times as it keeps.
-_NEIGHBOURS = 64
+# Neighbours that a pass searches as a rule, and those where they were found anew; or so many for
+# each component that a row keeps, if that is more. The wide searches make the optimum: on 1,000
+# clusters 30 passes end 0.15% below the exact ones with always 64 neighbours, 0.015% with these.
+_NARROW = 32
+_WIDE = 256
 _PER_KEPT = 4
 # Rows of a block of tiles, and of a tile at least and at most.
 _BLOCK = 2048
@@ -51,11 +54,15 @@ class Kept:
 
 def nothing_kept(n_samples: int, n_components: int, number: int) -> Kept:
     """Before the first pass, for ``number`` components a row."""
-    searched = min(n_components, max(_NEIGHBOURS, _PER_KEPT * number))
+    searched = _n_searched(_WIDE, n_components, number)
     return Kept(
         jnp.full((n_samples, number), -1, jnp.int32),
         jnp.zeros((n_components, searched), jnp.int32),
     )
+
+
+def _n_searched(least: int, n_components: int, number: int) -> int:
+    return min(n_components, max(least, _PER_KEPT * number))
 
 
 def truncated_lane(
@@ -75,7 +82,8 @@ def truncated_lane(
         centre: point near the data.
         potentials: of the lane.
         kept: from the pass before.
-        due: whether the neighbours are to be found again.
+        due: whether the neighbours are to be found again, and all of them searched; in other
+            passes the nearest of them are.
         axis: of the mesh over which the rows lie, or None.
     """
     potentials = replace(potentials, const=finite_const(potentials))
@@ -91,8 +99,17 @@ def truncated_lane(
     )
     old = kept.components.at[:, 0].set(best)
     weight = jnp.ones((x.shape[0],), x.dtype) if weight is None else weight
-    found = _Found.nothing(potentials, old)
-    found = _by_tiles(found, x, weight, potentials, old, neighbours)
+
+    def search(neighbours: Array) -> _Found:
+        found = _Found.nothing(potentials, old)
+        return _by_tiles(found, x, weight, potentials, old, neighbours)
+
+    wide = neighbours.shape[1]
+    narrow = _n_searched(_NARROW, wide, old.shape[1])
+    if narrow == wide:
+        found = search(neighbours)
+    else:
+        found = lax.cond(due, search, lambda near: search(near[:, :narrow]), neighbours)
     found = _by_rows(found, x, weight, potentials, old)
     kind = structure(potentials.structure)
     log_evidence = found.log_evidence + found.error
