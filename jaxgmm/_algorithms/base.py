@@ -112,8 +112,8 @@ class Algorithm:
         Args:
             key: PRNG key.
             x: samples, ``(N, D)``.
-            init: ``"k-means++"``, ``"k-means||"`` (a few passes over all rows; k-means++ looks at
-                about 4,096 rows), ``"k-means"`` (k-means++, then Lloyd's iterations),
+            init: ``"k-means++"`` (of more than 512 components in rounds), ``"k-means||"`` (a few
+                passes over all rows; k-means++ looks at about 4,096 rows), ``"k-means"`` (k-means++, then Lloyd's iterations),
                 ``"random_points"``, ``"mixed"`` (lanes take turns between k-means++ and random
                 points; a single lane takes k-means++), ``"random_responsibilities"``; a function
                 ``(key, rows, n_components) -> points (K, D)``; a `State` of any algorithm, to go on
