@@ -113,13 +113,13 @@ class Algorithm:
             key: PRNG key.
             x: samples, ``(N, D)``.
             init: ``"k-means++"`` (of more than 512 components in rounds), ``"k-means||"`` (a few
-                passes over all rows; k-means++ looks at about 4,096 rows), ``"k-means"`` (k-means++, then Lloyd's iterations),
-                ``"random_points"``, ``"mixed"`` (lanes take turns between k-means++ and random
-                points; a single lane takes k-means++), ``"random_responsibilities"``; a function
-                ``(key, rows, n_components) -> points (K, D)``; a `State` of any algorithm, to go on
-                from; or a mapping with exactly one of ``"responsibilities"`` (N, K), ``"labels"``
-                (N,), ``"means"`` (K, D), ``"parameters"`` (weights, means, covariances),
-                ``"posterior"``, ``"state"``.
+                passes over all rows; k-means++ looks at about 4,096 rows), ``"k-means"``
+                (k-means++, then Lloyd's iterations), ``"random_points"``, ``"mixed"`` (lanes take
+                turns between k-means++ and random points; a single lane takes k-means++),
+                ``"random_responsibilities"``; a function of ``(key, rows, n_components)`` to points
+                (K, D); a `State` of any algorithm, to go on from; or a mapping with exactly one of
+                ``"responsibilities"`` (N, K), ``"labels"`` (N,), ``"means"`` (K, D),
+                ``"parameters"`` (weights, means, covariances), ``"posterior"``, ``"state"``.
             sample_weight: non-negative, ``(N,)``.
 
         Returns:
