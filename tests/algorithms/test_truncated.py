@@ -10,7 +10,7 @@ from conftest import TOLERANCE, also_slow, parametrize
 
 import jaxgmm
 from jaxgmm import Algorithm, Prior, State
-from jaxgmm._estep.neighbours import best_of
+from jaxgmm._estep.neighbours import best_of, least_of
 from jaxgmm._estep.passes.truncated import Kept
 from jaxgmm._lane.seeds import many_seeds
 from jaxgmm._numerics.grouping import grouped, tiled
@@ -247,6 +247,8 @@ def test_the_best_of_few():
     np.testing.assert_array_equal(at, expected)
     np.testing.assert_array_equal(top, np.take_along_axis(values, expected, 0))
     assert (np.asarray(chosen).sum(axis=0) == 4).all()
+    gaps = np.append(np.abs(values[:, 0]), 0)
+    np.testing.assert_array_equal(least_of(jnp.asarray(gaps), 5), np.argsort(gaps)[:5])
 
 
 def test_many_seeds_are_rows_far_apart():
