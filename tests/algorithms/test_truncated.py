@@ -84,7 +84,7 @@ def free_energy(state: State, before: State, x: np.ndarray, weight: np.ndarray) 
     return float(weight @ (np.sum(r * after, axis=1) + entropy) - state.penalty)
 
 
-@pairs(("em", "tied"), ("cavi", "spherical"))
+@pairs(("em", "tied"))
 def test_the_bound_is_the_free_energy_of_what_rows_keep(name: str, kind: str):
     x = overlapping()
     weight = np.random.default_rng(1).integers(0, 3, N).astype(float)
@@ -101,7 +101,10 @@ def test_the_bound_is_the_free_energy_of_what_rows_keep(name: str, kind: str):
 
 @pytest.mark.parametrize("dtype", ["float64", *also_slow("float32")])
 @pytest.mark.parametrize("weights", ["dirichlet", *also_slow("dirichlet_process")])
-def test_the_bound_never_goes_down(dtype: str, weights: str):
+def test_the_bound_never_goes_down(dtype: str, weights: str, monkeypatch: pytest.MonkeyPatch):
+    """Wide searches and narrow ones of so few that some rows keep what is not searched any more."""
+    for name, value in {"_WIDE": 4, "_NARROW": 3, "_PER_KEPT": 1}.items():
+        monkeypatch.setattr(f"jaxgmm._estep.passes.truncated.{name}", value)
     x = overlapping(dtype)
     prior = prior_of(x, weights=weights)
     algorithm = jaxgmm.cavi(prior, truncation=C)
@@ -109,6 +112,11 @@ def test_the_bound_never_goes_down(dtype: str, weights: str):
     slack = 1e-9 if dtype == "float64" else 100 * N * D * float(jnp.finfo(dtype).eps)
     assert np.diff(history, axis=0).min() > -slack
     assert (np.asarray(states.status) == jaxgmm.Status.MAX_ITERATIONS).all()
+    kept, near = (np.asarray(a) for a in (states.memory.components, states.memory.neighbours))
+    assert near.shape == (4, K, 4)
+    searched = near[np.arange(4)[:, None], kept[:, :, 0], :3]
+    inside = (kept[..., :, None] == searched[..., None, :]).any(axis=-1).all(axis=-1)
+    assert inside.mean() < 0.95  # or no row was looked at by itself
     # a lane is what it is alone, of which this is the second
     first = jax.jit(algorithm.init, static_argnums=2)
     state, step = first(jax.random.split(KEY, 4)[1], x, "random_points"), jax.jit(algorithm.step)
@@ -118,24 +126,6 @@ def test_the_bound_never_goes_down(dtype: str, weights: str):
     # whatever a row keeps, and however it was found, is no more than the exact bound
     exact = jaxgmm.elbo(one(states), x)
     assert states.objective[0] <= exact + slack
-
-
-def test_rows_that_kept_what_is_no_neighbour_keep_it(monkeypatch: pytest.MonkeyPatch):
-    """With few neighbours most rows keep something that is not searched any more."""
-    import jaxgmm._estep.passes.truncated as module
-
-    monkeypatch.setattr(module, "_WIDE", 4)
-    monkeypatch.setattr(module, "_NARROW", 3)
-    monkeypatch.setattr(module, "_PER_KEPT", 1)
-    x = overlapping()
-    algorithm = jaxgmm.em(prior_of(x), truncation=3)
-    states, history = course(algorithm, x, 40, n_lanes=4)
-    assert states.memory.neighbours.shape == (4, K, 4)
-    kept, near = (np.asarray(a) for a in (states.memory.components, states.memory.neighbours))
-    found = near[np.arange(4)[:, None], kept[:, :, 0], :3]
-    inside = (kept[..., :, None] == found[..., None, :]).any(axis=-1).all(axis=-1)
-    assert inside.mean() < 0.9  # or the test would see nothing
-    assert np.diff(history, axis=0).min() > -1e-9
 
 
 @pytest.mark.slow
