@@ -23,6 +23,7 @@ NAMES = (
     "startup",
     "accelerator",
     "optima",
+    "truncated",
 )
 RESULTS = Path(__file__).parent / "results"
 

@@ -47,6 +47,8 @@ class Algorithm:
     path: ClassVar[Path] = "auto"
     # whether the estimate is updated after every batch of a stream
     by_batch: ClassVar[bool] = False
+    # whether the rows may lie on several devices
+    splits: ClassVar[bool] = True
 
     @property
     def monotone(self) -> bool | Array:
@@ -88,6 +90,14 @@ class Algorithm:
         """The memory at a posterior in other coordinates: what depends on them begins anew."""
         return memory
 
+    def of_rows(self, memory: Any) -> Any:
+        """Which leaves of lanes' memory have the rows as their second axis: a tree of booleans."""
+        return jax.tree.map(lambda _: False, memory)
+
+    def check(self, rows: Rows) -> None:
+        """Refuse rows that are not of the model, or of a kind that the algorithm does not know."""
+        check_model(self.prior, rows)
+
     # --- starts -------------------------------------------------------------------------------
 
     @usage("algorithm.init(key, x)")
@@ -104,14 +114,14 @@ class Algorithm:
         Args:
             key: PRNG key.
             x: samples, ``(N, D)``.
-            init: ``"k-means++"``, ``"k-means||"`` (a few passes over all rows; k-means++ looks at
-                about 4,096 rows), ``"k-means"`` (k-means++, then Lloyd's iterations),
-                ``"random_points"``, ``"mixed"`` (lanes take turns between k-means++ and random
-                points; a single lane takes k-means++), ``"random_responsibilities"``; a function
-                ``(key, rows, n_components) -> points (K, D)``; a `State` of any algorithm, to go on
-                from; or a mapping with exactly one of ``"responsibilities"`` (N, K), ``"labels"``
-                (N,), ``"means"`` (K, D), ``"parameters"`` (weights, means, covariances),
-                ``"posterior"``, ``"state"``.
+            init: ``"k-means++"`` (of more than 512 components in rounds), ``"k-means||"`` (a few
+                passes over all rows; k-means++ looks at about 4,096 rows), ``"k-means"``
+                (k-means++, then Lloyd's iterations), ``"random_points"``, ``"mixed"`` (lanes take
+                turns between k-means++ and random points; a single lane takes k-means++),
+                ``"random_responsibilities"``; a function of ``(key, rows, n_components)`` to points
+                (K, D); a `State` of any algorithm, to go on from; or a mapping with exactly one of
+                ``"responsibilities"`` (N, K), ``"labels"`` (N,), ``"means"`` (K, D),
+                ``"parameters"`` (weights, means, covariances), ``"posterior"``, ``"state"``.
             sample_weight: non-negative, ``(N,)``.
 
         Returns:
@@ -121,7 +131,7 @@ class Algorithm:
             ValueError: for bad samples, weights or start points.
         """
         rows = check_rows(x, sample_weight)
-        check_model(self.prior, rows)
+        self.check(rows)
         checked = check_start(init, self.prior, rows.n_samples)
         lane_key, shared_key = jax.random.split(key)
         return self.init_on(lane_key, shared_key, prepare(rows), checked)
@@ -323,6 +333,7 @@ def check_ascends(wrapper: str, algorithm: Any) -> None:
     """Refuse what is no algorithm that a wrapper can wrap."""
     if not isinstance(algorithm, Algorithm) or not algorithm.ascends:
         raise ValueError(
-            f"{wrapper} wraps the algorithms of jaxgmm.em and jaxgmm.cavi, plain or wrapped, but "
-            f"it was given {described(algorithm)}; call jaxgmm.{wrapper}(jaxgmm.em(prior))."
+            f"{wrapper} wraps the algorithms of jaxgmm.em and jaxgmm.cavi, plain or wrapped and "
+            f"without a truncation, but it was given {described(algorithm)}; call "
+            f"jaxgmm.{wrapper}(jaxgmm.em(prior))."
         )

@@ -1,11 +1,12 @@
 """Coordinate-ascent variational inference: the expectation view, the conjugate update."""
 
 from jaxgmm._algorithms.base import Algorithm
+from jaxgmm._algorithms.truncated import Truncated, check_truncation
 from jaxgmm._model.checks import check_prior, check_proper
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import Expectation
 from jaxgmm._numerics.calls import usage
-from jaxgmm._numerics.pytree import pytree
+from jaxgmm._numerics.pytree import pytree, static
 
 
 @pytree
@@ -19,8 +20,17 @@ class CAVI(Algorithm):
     ascends = True  # type: ignore[assignment]
 
 
+@pytree
+class TruncatedCAVI(Truncated, CAVI):
+    """See `cavi`, with a ``truncation``."""
+
+    truncation: int = static(default=1)
+
+    name = "truncated CAVI"
+
+
 @usage("jaxgmm.cavi(jaxgmm.default_prior(x, n_components=3))")
-def cavi(prior: Prior) -> CAVI:
+def cavi(prior: Prior, *, truncation: int | None = None) -> CAVI:
     """Mean-field variational inference ``q(z) q(pi, mu, Lambda)`` by coordinate ascent.
 
     Bishop 2006, section 10.2. An iteration computes q(z) from the expected log weights (digammas)
@@ -30,9 +40,13 @@ def cavi(prior: Prior) -> CAVI:
 
     Args:
         prior: a proper prior.
+        truncation: for very large K, the number of components that each row keeps (static), as in
+            `em`: q(z) is 0 for all others, and the objective is the exact bound of this q. See
+            docs/large_k.md.
 
     Raises:
-        ValueError: for a prior that is improper or whose leaves do not belong together.
+        ValueError: for a prior that is improper or whose leaves do not belong together, a
+            truncation that is not from 1 to K.
 
     Example:
         >>> import jax, jaxgmm
@@ -44,4 +58,6 @@ def cavi(prior: Prior) -> CAVI:
     """
     prior = check_prior(prior, "cavi")
     check_proper(prior, "CAVI")
-    return CAVI(prior, Expectation())
+    if truncation is None:
+        return CAVI(prior, Expectation())
+    return TruncatedCAVI(prior, Expectation(), check_truncation(truncation, prior))

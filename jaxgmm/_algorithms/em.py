@@ -4,13 +4,14 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxgmm._algorithms.base import Algorithm
+from jaxgmm._algorithms.truncated import Truncated, check_truncation
 from jaxgmm._model.checks import check_has_mode, check_prior
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import Mode
 from jaxgmm._numerics.arrays import as_array
 from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.checks import check_non_negative
-from jaxgmm._numerics.pytree import pytree
+from jaxgmm._numerics.pytree import pytree, static
 
 
 @pytree
@@ -34,8 +35,17 @@ class EM(Algorithm):
         return self.reg_covar == 0
 
 
+@pytree
+class TruncatedEM(Truncated, EM):
+    """See `em`, with a ``truncation``."""
+
+    truncation: int = static(default=1)
+
+    name = "truncated EM"
+
+
 @usage("jaxgmm.em(jaxgmm.default_prior(x, n_components=3))")
-def em(prior: Prior, reg_covar: float = 0.0) -> EM:
+def em(prior: Prior, reg_covar: float = 0.0, *, truncation: int | None = None) -> EM:
     """EM for the maximum-likelihood estimate under `flat_prior`, MAP under any other prior.
 
     The E-step is Bishop 2006, eq. 9.23; the M-step is the mode of the conjugate posterior over
@@ -47,10 +57,16 @@ def em(prior: Prior, reg_covar: float = 0.0) -> EM:
         prior: the model.
         reg_covar: added to each covariance's diagonal, in squared units of the data, as
             scikit-learn does; the objective may then decrease.
+        truncation: for very large K, the number of components that each row keeps (static): the
+            responsibilities of its best ones, found by a local search, are not 0 (Forster & Luecke
+            2018). The objective is the exact bound of these responsibilities, at most the one
+            without truncation, and never decreases. A pass then costs hardly more for more
+            components. See docs/large_k.md.
 
     Raises:
         ValueError: for a prior whose leaves do not belong together, a matrix that is no
-            covariance, a concentration below 1 (the mode does not exist), negative ``reg_covar``.
+            covariance, a concentration below 1 (the mode does not exist), negative ``reg_covar``,
+            a truncation that is not from 1 to K.
 
     Example:
         >>> import jax, jaxgmm
@@ -64,4 +80,7 @@ def em(prior: Prior, reg_covar: float = 0.0) -> EM:
     prior = check_prior(prior, "em")
     check_non_negative("reg_covar", reg_covar)
     check_has_mode(prior, "EM")
-    return EM(prior, Mode(as_array(reg_covar, prior.dtype)))
+    view = Mode(as_array(reg_covar, prior.dtype))
+    if truncation is None:
+        return EM(prior, view)
+    return TruncatedEM(prior, view, check_truncation(truncation, prior))

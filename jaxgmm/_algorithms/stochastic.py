@@ -46,6 +46,9 @@ def averaging_weight(iteration: Array, dtype: jnp.dtype) -> Array:
 class Stochastic(Algorithm):
     """Base of the algorithms that look at minibatches or draw samples."""
 
+    # minibatches and draws are of all the rows
+    splits = False
+
     batch_size: int | None
 
     @property

@@ -16,6 +16,10 @@ from jaxgmm._numerics import linalg
 from jaxgmm._numerics.arrays import safe_divide
 from jaxgmm._numerics.blocks import choose_block_size, map_blocks, scan_blocks
 
+# Of more components than this labels are no one-hot rows: sums go to where they belong, and
+# distances are products.
+_MANY = 512
+
 
 def _assigned_stats(
     rows: Any,
@@ -55,6 +59,35 @@ def _assigned_stats(
 
     scatter = scan_blocks(second, kind.outer(*zeros), rows, weight, size)
     return Stats(count, mean, scatter, entropy, zero, structure_name)
+
+
+def _labelled_stats(
+    x: Array, labels: Array, n_components: int, weight: Array | None, structure_name: str
+) -> Stats:
+    """`_assigned_stats` of labels, where each row adds to its own component alone."""
+    kind, dimension = structure(structure_name), x.shape[1]
+    size = choose_block_size(x.shape[0], 2 * dimension**2, x.dtype)
+    weight = None if weight is None else weight[None]
+    centre, zero = x[0], jnp.zeros((), x.dtype)
+
+    def first(carry: tuple[Array, Array], block: tuple[Array, Array], w: Array) -> Any:
+        count, total = carry
+        rows, index = block
+        offset = w[0][:, None] * (rows - centre[None])
+        return count.at[index].add(w[0]), total.at[index].add(offset)
+
+    zeros = (jnp.zeros((n_components,), x.dtype), jnp.zeros((n_components, dimension), x.dtype))
+    rows = (x, labels.astype(jnp.int32))
+    count, total = scan_blocks(first, zeros, rows, weight, size)
+    mean = centre[None] + safe_divide(total, count[:, None])
+
+    def second(scatter: Array, block: tuple[Array, Array], w: Array) -> Array:
+        residual = block[0] - mean[block[1]]
+        parts = jax.vmap(lambda w, r: kind.outer(w[None], r[None]))(w[0], residual)
+        return kind.add_parts(scatter, block[1][:, None], parts)
+
+    scatter = scan_blocks(second, kind.outer(*zeros), rows, weight, size)
+    return Stats(count, mean, scatter, zero, zero, structure_name)
 
 
 @functools.partial(jax.jit, static_argnames="structure")
@@ -106,6 +139,8 @@ def from_labels(
         >>> print(stats.mean[:, 0])
         [0.5 3. ]
     """
+    if n_components > _MANY:
+        return _labelled_stats(x, labels, n_components, sample_weight, structure)
 
     def respond(block: tuple[Array, Array]) -> Array:
         return jax.nn.one_hot(block[1], n_components, axis=0, dtype=x.dtype)
@@ -123,6 +158,8 @@ def nearest_labels(
 
     Of those only that a row ``may`` belong to, if these are given.
     """
+    if points.shape[0] > _MANY:
+        return _nearest_of_many(x, points, unit, may)
     scaled = points / unit[None]
 
     def nearest(block: tuple[Array, Array | None]) -> Array:
@@ -132,6 +169,25 @@ def nearest_labels(
         return jnp.argmin(distance if may is None else jnp.where(may.T, distance, jnp.inf), axis=0)
 
     return map_blocks(nearest, (x, may), 2 * points.size)
+
+
+def _nearest_of_many(x: Array, points: Array, unit: Array, may: Array | None) -> Array:
+    """`nearest_labels` by products: nearly equal distances may be mistaken for one another."""
+    centre, k = jnp.mean(x, axis=0), points.shape[0]
+    used = jnp.all(jnp.isfinite(points), axis=1)
+    scaled = jnp.where(used[:, None], (points - centre[None]) / unit[None], 0)
+    half = jnp.where(used, -0.5 * jnp.sum(scaled**2, axis=1), -jnp.inf)
+    number = jnp.arange(k, dtype=jnp.int32)[:, None]
+
+    def nearest(block: tuple[Array, Array | None]) -> Array:
+        rows, may = (block[0] - centre[None]) / unit[None], block[1]
+        values = half[:, None] + linalg.matmul(scaled, rows.T)
+        values = values if may is None else jnp.where(may.T, values, -jnp.inf)
+        top = jnp.max(values, axis=0, keepdims=True)
+        return jnp.minimum(jnp.min(jnp.where(values == top, number, k), axis=0), k - 1)
+
+    size = max(16, (1 << 20) // k)
+    return map_blocks(nearest, (x, may), k, min(size, x.shape[0]))
 
 
 def nearest_stats(

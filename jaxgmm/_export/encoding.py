@@ -13,13 +13,14 @@ from jax.core import Tracer
 
 from jaxgmm._algorithms.annealed import Annealed
 from jaxgmm._algorithms.base import Algorithm
-from jaxgmm._algorithms.cavi import CAVI
-from jaxgmm._algorithms.em import EM
+from jaxgmm._algorithms.cavi import CAVI, TruncatedCAVI
+from jaxgmm._algorithms.em import EM, TruncatedEM
 from jaxgmm._algorithms.monitor import Trace
 from jaxgmm._algorithms.natural import NaturalGradient, NaturalSVI
 from jaxgmm._algorithms.squarem import Extrapolation, Squarem
 from jaxgmm._algorithms.stochastic import Memory
 from jaxgmm._algorithms.svi import SVI, svi
+from jaxgmm._estep.passes.truncated import Kept
 from jaxgmm._estep.potentials import Potentials
 from jaxgmm._estep.rows import Rows
 from jaxgmm._estep.stats import Stats
@@ -37,7 +38,18 @@ from jaxgmm._numerics.devices import is_local
 _NODES: dict[str, Any] = {
     node.__name__: node
     for node in (
-        *(EM, CAVI, SVI, NaturalSVI, NaturalGradient, Squarem, Annealed),
+        *(
+            EM,
+            CAVI,
+            TruncatedEM,
+            TruncatedCAVI,
+            Kept,
+            SVI,
+            NaturalSVI,
+            NaturalGradient,
+            Squarem,
+            Annealed,
+        ),
         *(State, Memory, Trace, Extrapolation, Mixture, Potentials, Stats, Prior, Rows),
         *(Mode, Expectation, Sample, Result),
         *(Progress, Round, Stage),

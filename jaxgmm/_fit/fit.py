@@ -20,7 +20,6 @@ from jaxgmm._fit.result import Result, data_notes
 from jaxgmm._fit.streamed import fit_stream
 from jaxgmm._fit.whitening import Whitening
 from jaxgmm._lane.state import Fitted, State, state_of
-from jaxgmm._model.checks import check_model
 from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.checks import check_non_negative, check_positive, check_positive_int
 from jaxgmm._numerics.devices import on_automatic_axes
@@ -194,7 +193,7 @@ def _fit_rows(
     """`fit` of rows that are in memory."""
     x = floats_of(_on_automatic_axes(x))
     rows = check_rows(x, sample_weight)
-    check_model(algorithm.prior, rows)
+    algorithm.check(rows)
     notes = data_notes(rows)
     # a start that names no row, and an algorithm that takes no part of the rows for all
     pads = isinstance(options.init, str) and algorithm.ascends and options.mesh is None

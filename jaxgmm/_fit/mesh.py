@@ -32,7 +32,7 @@ def check_mesh(mesh: Any, algorithm: Any) -> Mesh:
             f'the axes of mesh must be named "{LANES}" (lanes), "{ROWS}" (rows) or both, but they '
             f"are {mesh.axis_names}."
         )
-    if not algorithm.ascends and size_of(mesh, ROWS) > 1:
+    if not algorithm.splits and size_of(mesh, ROWS) > 1:
         raise ValueError(
             f'SVI draws its minibatches from all the rows: use a mesh without a "{ROWS}" axis.'
         )
@@ -87,17 +87,40 @@ def advance_on(mesh: Mesh, history_length: int) -> Callable[..., tuple[State, Ar
         leaves, n_rows = jax.tree.structure(data), len(jax.tree.leaves(data.rows))
         specs = [P(rows)] * n_rows + [P()] * (leaves.num_leaves - n_rows)
         of_data = jax.tree.unflatten(leaves, specs)
+        of_rows = algorithm.of_rows(states.memory)
+        own = jax.tree.map(lambda by_row: P(lanes, rows) if by_row else P(lanes), of_rows)
+        of_states = replace(jax.tree.map(lambda _: P(lanes), states), memory=own)
+        states, remembered = _remember(states, of_rows, data.rows.n_samples)
         states, history, did, degenerate = jax.shard_map(
             local,
             mesh=mesh,
-            in_specs=(P(), P(lanes), of_data, P(), P(), P()),
-            out_specs=(P(lanes), P(None, lanes), P(), P(lanes)),
+            in_specs=(P(), of_states, of_data, P(), P(), P()),
+            out_specs=(of_states, P(None, lanes), P(), P(lanes)),
             check_vma=False,
         )(algorithm, states, data, max_iter, tol, n_steps)
+        states, _ = _remember(states, of_rows, remembered)
         states, degenerate = jax.tree.map(lambda a: a[:n_lanes], (states, degenerate))
         return states, history[:, :n_lanes], did, degenerate
 
     return jax.jit(advance, out_shardings=NamedSharding(mesh, P()))
+
+
+def _remember(states: State, of_rows: Any, number: int) -> tuple[State, int]:
+    """The states with memory of so many rows, and of how many it was.
+
+    Rows that fill up the last device come last: -1 is what was never looked at.
+    """
+    before = number
+
+    def fit(by_row: bool, a: Array) -> Array:
+        nonlocal before
+        if not by_row:
+            return a
+        before, rest = a.shape[1], [(0, 0)] * (a.ndim - 2)
+        more = max(number - before, 0)
+        return jnp.pad(a, [(0, 0), (0, more), *rest], constant_values=-1)[:, :number]
+
+    return replace(states, memory=jax.tree.map(fit, of_rows, states.memory)), before
 
 
 def _fill(states: State, number: int) -> State:

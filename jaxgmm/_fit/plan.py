@@ -19,7 +19,7 @@ from jaxgmm._fit.progress import Bar, Observer
 from jaxgmm._fit.race import RACING_LANES
 from jaxgmm._fit.rescue import needs_rescue, rescue, start_afresh
 from jaxgmm._fit.result import Result, best_lane, resolution_of
-from jaxgmm._fit.search import PATIENCE, moving, search
+from jaxgmm._fit.search import PATIENCE, moving, search, tries_moves
 from jaxgmm._fit.whitening import Whitening
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import FAILED, Status
@@ -70,7 +70,7 @@ class Options(NamedTuple):
         return self.free(algorithm) and many if self.racing is None else self.racing
 
     def searches(self, algorithm: Any) -> bool:
-        return self.free(algorithm) if self.moves is None else self.moves
+        return tries_moves(algorithm, self.moves, self.free(algorithm))
 
 
 class Lanes(NamedTuple):

@@ -1,6 +1,7 @@
 """The search by moves: rounds of them, for one fit or for the best of every group."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,6 +21,16 @@ from jaxgmm._numerics.pytree import choose, replace
 _ROUNDS = 100
 # Rounds in a row without improvement before a search ends.
 PATIENCE = 6
+
+
+def tries_moves(algorithm: Any, asked: bool | None, by_default: bool) -> bool:
+    """Whether a fit tries moves; refuse them where an algorithm cannot be moved."""
+    if asked and not algorithm.ascends:
+        raise ValueError(
+            f"moves are for the algorithms of jaxgmm.em and jaxgmm.cavi without a truncation, but "
+            f"this is {algorithm.name}; leave moves out."
+        )
+    return by_default if asked is None else asked
 
 
 def search(

@@ -180,7 +180,7 @@ def _check_sweep(
         if not isinstance(algorithm, Algorithm) or not algorithm.ascends:
             raise ValueError(
                 f"algorithm({k}, {name!r}) must come from jaxgmm.em or jaxgmm.cavi, plain or "
-                f"wrapped, but it is {described(algorithm)}."
+                f"wrapped and without a truncation, but it is {described(algorithm)}."
             )
         if algorithm.prior.n_components != k:
             raise ValueError(

@@ -154,6 +154,11 @@ class _Last:
 def _check(algorithm: Any, options: Options) -> None:
     if options.mesh is not None:
         raise ValueError("a stream is fitted on one device of a process; leave mesh out.")
+    if not algorithm.ascends and not hasattr(algorithm, "batch_size"):
+        raise ValueError(
+            f"{algorithm.name} remembers every row, and a stream keeps none in memory; leave "
+            "truncation out, or give the rows as an array."
+        )
     if not algorithm.ascends and algorithm.batch_size is None:
         raise ValueError(
             "SVI of a stream takes minibatches: give jaxgmm.svi a batch_size, for instance "

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from jaxgmm._estep.assigned import nearest_stats
 from jaxgmm._estep.rows import Rows
+from jaxgmm._numerics import linalg
 from jaxgmm._numerics.blocks import map_blocks
 from jaxgmm._numerics.devices import varying_as
 
@@ -69,6 +70,52 @@ def seeds(
     carry = varying_as((key, few, scaled), (index, gap(first)))
     index, _ = lax.fori_loop(1, n_components, choose, carry)
     return x[index]
+
+
+# Above so many seeds they are drawn in so many rounds, from so many rows for each.
+_MANY = 512
+_MANY_ROUNDS = 64
+_ROWS_PER_SEED = 8
+
+
+def many_seeds(key: Array, rows: Rows, n_components: int) -> Float[Array, "K D"]:
+    """K rows of the data, K large: as in k-means++, but in 64 rounds.
+
+    Each round draws K / 64 rows together, as those of k-means|| (Bahmani et al. 2012), with chances
+    proportional to their weight times the squared distance to the seeds so far. So a round is one
+    product, where k-means++ would go through the rows K times. The rows are a random subset of
+    ``8 K`` where there are more.
+    """
+    rows_key, first_key, key = jax.random.split(key, 3)
+    few = rows.sample(
+        rows_key, min(rows.n_samples, max(_START_ROWS, _ROWS_PER_SEED * n_components))
+    )
+    x, weight, unit = few.x, few.weight, unit_of(rows.x)
+    log_weight = jnp.zeros((x.shape[0],), x.dtype) if weight is None else jnp.log(weight)
+    scaled = (x - jnp.mean(x, axis=0, keepdims=True)) / unit[None]
+    number = -(-n_components // _MANY_ROUNDS)
+
+    def nearer(distance: Array, points: Array) -> Array:
+        half = 0.5 * jnp.sum(points**2, axis=1)
+
+        def gap(block: Array) -> Array:
+            between = jnp.min(half[None] - linalg.matmul(block, points.T), axis=1)
+            return jnp.maximum(jnp.sum(block**2, axis=1) + 2 * between, 0)
+
+        return jnp.minimum(distance, map_blocks(gap, scaled, points.shape[0]))
+
+    def draw(distance: Array, i: Array) -> tuple[Array, Array]:
+        # Gumbel top-k: without replacement; rows without mass only when there are no others
+        noise = jax.random.gumbel(jax.random.fold_in(key, i), distance.shape, x.dtype)
+        log_mass = jnp.log(jnp.where(distance > 0, distance, jnp.finfo(x.dtype).tiny))
+        index = lax.top_k(log_weight + log_mass + noise, number)[1]
+        return nearer(distance, scaled[index]).at[index].set(0), index
+
+    first = jax.random.categorical(first_key, log_weight)
+    distance = jnp.full((x.shape[0],), jnp.inf, x.dtype)
+    distance = varying_as((key, few), nearer(distance, scaled[first][None]).at[first].set(0))
+    _, drawn = lax.scan(draw, distance, jnp.arange(_MANY_ROUNDS))
+    return x[jnp.concatenate([first[None].astype(drawn.dtype), drawn.reshape(-1)])[:n_components]]
 
 
 # k-means||: rounds, and candidates of each for every component. Five rounds are enough, Bahmani et
@@ -145,7 +192,9 @@ def some_rows(key: Array, rows: Rows, n_components: int) -> Rows:
 
 
 def k_means_plus_plus(key: Array, rows: Rows, n_components: int) -> Float[Array, "K D"]:
-    """`seeds` far from one another."""
+    """`seeds` far from one another; `many_seeds` where they are many."""
+    if n_components > _MANY:
+        return many_seeds(key, rows, n_components)
     return seeds(key, rows, n_components, spread=True)
 
 

@@ -43,7 +43,7 @@ def test_any_mesh_gives_what_one_device_gives(case: str, found: dict[str, Any]):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "case", ["race", "lanes", "cavi", "svi", "gaps", "gaps, errors and labels"]
+    "case", ["race", "lanes", "cavi", "truncated", "svi", "gaps", "gaps, errors and labels"]
 )
 def test_other_fits_on_a_mesh(case: str):
     check(case, run(case)[case])

@@ -55,6 +55,11 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
         jaxgmm.cavi(jaxgmm.default_prior(x, 3, "tied", "dirichlet_process")),
         {"n_restarts": 5, "moves": False, "history": True},
     ),
+    "truncated": (
+        "both",
+        jaxgmm.em(jaxgmm.default_prior(x, 9, "diag"), truncation=2),
+        {"n_restarts": 5, "sample_weight": weight, "history": True},
+    ),
     "svi": (
         "restarts",
         jaxgmm.svi(jaxgmm.default_prior(x, 3), optax.adam, 64, learning_rate=0.05),

@@ -402,6 +402,10 @@ BAD: dict[str, tuple[Any, str]] = {
         ),
         "give jaxgmm.svi a batch_size",
     ),
+    "truncated": (
+        lambda: jaxgmm.fit(KEY, jaxgmm.Stream(X), jaxgmm.em(jaxgmm.flat_prior(3, 2), truncation=2)),
+        "truncated EM remembers every row",
+    ),
     "labels of all": (
         lambda: jaxgmm.fit(KEY, jaxgmm.Stream(X), _em(), init={"labels": np.zeros(N, int)}),
         "of all rows",

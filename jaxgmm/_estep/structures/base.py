@@ -53,6 +53,8 @@ class Structure(Protocol):
     def project(self, delta: Array, factor: Array) -> Array: ...
     # S of renamed components: the new k is the old ``order[k]``.
     def reorder(self, a: Array, order: Array) -> Array: ...
+    # S with parts added, ``(M, J, ...)`` of the components ``index (M, J)``; if tied ``(M, D, D)``.
+    def add_parts(self, a: Array, index: Array, parts: Array) -> Array: ...
 
     # --- covariances --------------------------------------------------------------------------
 
@@ -119,6 +121,9 @@ class OwnCovariance:
 
     def reorder(self, a: Array, order: Array) -> Array:
         return a[order]
+
+    def add_parts(self, a: Array, index: Array, parts: Array) -> Array:
+        return a.at[index].add(parts)
 
 
 class MatrixCovariance:

@@ -52,6 +52,9 @@ class Tied(MatrixCovariance):
     def reorder(self, a: Array, order: Array) -> Array:
         return a
 
+    def add_parts(self, a: Array, index: Array, parts: Array) -> Array:
+        return a + jnp.sum(parts, axis=0)
+
     def exceeds(self, covariance: Array, ratio: Array, share: Array) -> Array:
         # no component's covariance is smaller than the others'
         return ratio < 1
