@@ -4,7 +4,7 @@ The lanes start, race and move on the sample that the first pass kept. Those tha
 all rows then see all of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ from jaxgmm._fit.keeping import Given, Keeper, Observing, Opener, Stage
 from jaxgmm._fit.launch import begin_lane, start_lanes
 from jaxgmm._fit.memoized import MemoizedDriver
 from jaxgmm._fit.plan import Lanes, Options, find_optima, finished
-from jaxgmm._fit.progress import Bar, Progress, RowsBar
+from jaxgmm._fit.progress import Bar, Observer, Progress, RowsBar
 from jaxgmm._fit.result import Result, data_notes, resolution_of
 from jaxgmm._fit.stream_driver import StreamedDriver
 from jaxgmm._fit.whitening import Whitening
@@ -50,9 +50,9 @@ def fit_stream(
 
 
 def _fit_kept(
-    key: Array, stream: Stream, algorithm: Any, options: Options, keeper: Keeper
+    key: Array, stream: Stream, algorithm: Any, options: Options, keeper: Keeper | None
 ) -> Result:
-    survey, at = stream.survey(), keeper.stage
+    survey, at = stream.survey(), None if keeper is None else keeper.stage
     given = floats_of(survey.sample)
     rows = check_rows(given)
     check_model(algorithm.prior, rows)
@@ -91,8 +91,9 @@ def _fit_kept(
     bar = RowsBar(name, survey.n_samples, shown if algorithm.ascends else False)
     iterations = Bar(name, options.limits.max_iter, "it", False if algorithm.ascends else shown)
     last = _Last(None if at is None else at.progress)
-    kept = Observing(keeper, Stage(states=found.states))
-    observers: Sequence[Any] = (last, kept, bar, iterations)
+    observers: list[Observer] = [last, bar, iterations]
+    if keeper is not None:
+        observers.append(Observing(keeper, Stage(states=found.states)))
     sizes = {"n_lanes": len(course.lanes), "history": options.history}
     kind = MemoizedDriver if algorithm.by_batch else StreamedDriver
     driver = kind(inner, batches, options.limits, bar=bar, **sizes)
@@ -105,7 +106,7 @@ def _fit_kept(
         error.result = result(course.at(last.progress, True, survey.total))
         raise
     lanes = course.at(progress, interrupted, survey.total)
-    if not interrupted:
+    if keeper is not None and not interrupted:
         keeper(Stage(None, lanes.states, lanes.history, None, lanes.total), now=True)
     return result(lanes)
 
