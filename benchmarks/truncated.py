@@ -146,5 +146,5 @@ def alone(n: int, d: int, k: int, c: int, passes: int, apart: float) -> dict[str
 
 
 if __name__ == "__main__":
-    *sizes, apart = sys.argv[1:]
-    print(json.dumps(alone(*map(int, sizes), float(apart))))
+    n, d, k, c, passes = map(int, sys.argv[1:6])
+    print(json.dumps(alone(n, d, k, c, passes, float(sys.argv[6]))))
