@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from jaxgmm._algorithms.base import Algorithm, Wrapper, check_ascends
+from jaxgmm._algorithms.base import Algorithm
 from jaxgmm._algorithms.squarem import Squarem, squarem
+from jaxgmm._algorithms.wrapper import Wrapper, check_ascends
 from jaxgmm._estep.data import Data
 from jaxgmm._estep.stats import Stats
 from jaxgmm._lane.state import State

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from jaxgmm._algorithms.base import Algorithm, Wrapper, check_ascends
+from jaxgmm._algorithms.base import Algorithm
+from jaxgmm._algorithms.wrapper import Wrapper, check_ascends
 from jaxgmm._numerics.calls import described, usage
 from jaxgmm._numerics.pytree import pytree
 

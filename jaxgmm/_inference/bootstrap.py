@@ -7,7 +7,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxgmm._algorithms.base import Algorithm, check_ascends
+from jaxgmm._algorithms.base import Algorithm
+from jaxgmm._algorithms.wrapper import check_ascends
 from jaxgmm._estep.rows import Rows, Samples, floats_of
 from jaxgmm._fit.driver import Limits
 from jaxgmm._fit.whitening import Whitening

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxgmm._algorithms.base import Algorithm, check_ascends
+from jaxgmm._algorithms.base import Algorithm
+from jaxgmm._algorithms.wrapper import check_ascends
 from jaxgmm._estep.row_checks import check_rows
 from jaxgmm._estep.rows import Samples, floats_of
 from jaxgmm._estep.structures import structure
