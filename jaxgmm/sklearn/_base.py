@@ -199,14 +199,18 @@ class LanesMixin(OnnxMixin, BaseMixture):
         self.n_iter_ = int(np.asarray(states.n_iter)[best])
         self.lower_bounds_ = list(history[: self.n_iter_, best].astype(np.float64))
         self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else np.float64(-np.inf)
-        kept = jax.tree.map(lambda a: as_array(np.asarray(a)[best]), states)
-        found = Description(*(np.array(a) for a in programs.describe(kept)))
-        self._set_parameters(self._parameters(found, kept))
+        self._take(jax.tree.map(lambda a: as_array(np.asarray(a)[best]), states))
+        vars(self).pop("_online", None)
+        if self.max_iter > 0 and not self.converged_:
+            warnings.warn(NOT_CONVERGED, ConvergenceWarning, stacklevel=6)
+
+    def _take(self, state: State) -> None:
+        """Set the fitted parameters to those of a lane."""
+        found = Description(*(np.array(a) for a in programs.describe(state)))
+        self._set_parameters(self._parameters(found, state))
         # scikit-learn's have 64 bits in some cases and versions
         self.weights_ = found.weights
         self.precisions_ = self.precisions_.astype(found.means.dtype, copy=False)
-        if self.max_iter > 0 and not self.converged_:
-            warnings.warn(NOT_CONVERGED, ConvergenceWarning, stacklevel=6)
 
     def _note(self, total: int | float) -> None:
         """Set what is ours alone: the number of samples, and which components need reg_covar."""

@@ -13,17 +13,19 @@ from jaxgmm._numerics.arrays import as_array
 from jaxgmm._numerics.pytree import replace
 from jaxgmm.sklearn import _programs as programs
 from jaxgmm.sklearn._base import LanesMixin
+from jaxgmm.sklearn._online import OnlineMixin
 from jaxgmm.sklearn._programs import Description, Parameters
 from jaxgmm.sklearn._rules import GaussianRule
 
 
-class GaussianMixture(LanesMixin, mixture.GaussianMixture):
+class GaussianMixture(OnlineMixin, LanesMixin, mixture.GaussianMixture):
     """Gaussian mixture by maximum likelihood (EM), with the interface of scikit-learn's.
 
     It derives from `sklearn.mixture.GaussianMixture` and replaces it. Constructor, fitted
     attributes, methods, errors and warnings are the same. With the same ``random_state`` the
     starts, the iterations and the fit are the same, too, up to rounding. All ``n_init``
-    initialisations run at once, in one program. `fit` takes ``sample_weight``, too.
+    initialisations run at once, in one program. `fit` takes ``sample_weight``, too, and
+    `partial_fit` learns from one batch after the other.
 
     Samples in float32 are computed in float32, and all other samples in float64, whatever the
     settings of JAX are. The settings are not changed. A program is compiled, which takes about a
