@@ -17,8 +17,10 @@ from jaxgmm._stream.survey import Survey, batches_of
 
 T = TypeVar("T")
 
-# Rows that are of 64 bits at a time while they are moved.
-_CHUNK = 1 << 13
+# Products up to which BLAS takes one thread: another would take turns with those that compute. And
+# rows that are moved at a time at least, and at most.
+_PRODUCTS = 1 << 17
+_FEWEST, _MOST = 1 << 8, 1 << 13
 # Bytes.
 _ALIGNED = 64
 
@@ -116,8 +118,9 @@ class Batches:
 
     def _put(self, batch: Rows, at: int, rows: Rows) -> None:
         n, before, matrix = rows.n_samples, self.to.before, self.to.matrix
-        for i in range(0, n, _CHUNK):
-            j = min(i + _CHUNK, n)
+        size = min(max(_PRODUCTS // rows.n_features**2, _FEWEST), _MOST)
+        for i in range(0, n, size):
+            j = min(i + size, n)
             y = rows.x[i:j] - before  # of 64 bits
             batch.x[at + i : at + j] = y @ matrix if np.ndim(matrix) == 2 else y * matrix
         if rows.missing is not None:
