@@ -74,6 +74,7 @@ def test_many_batches_come_near_to_a_fit_of_all(covariance_type: str):
     np.testing.assert_array_equal(again.means_, model.partial_fit(BATCHES[0]).means_)
 
 
+@pytest.mark.slow
 def test_weights_are_repetitions():
     weight = np.arange(200) % 3
     a = GaussianMixture(2, random_state=0).partial_fit(BATCHES[0])

@@ -93,6 +93,7 @@ def test_batches_must_come_in_the_same_order():
         fit(algorithm, lambda: iter([X[next(orders)]]))
 
 
+@pytest.mark.slow
 def test_in_memory_it_is_the_plain_algorithm():
     plain = jaxgmm.cavi(jaxgmm.default_prior(X, 5, "diag"))
     ours = jaxgmm.fit(KEY, X, jaxgmm.memoized(plain), init=START, moves=False)

@@ -67,7 +67,7 @@ CASES = [(name, family) for name in ALGORITHMS for family in range(len(FAMILIES)
 @parametrize(
     ("name", "family"),
     CASES,
-    slow=lambda name, family: (name, family) not in (("EM", 0), ("CAVI", 2), ("SQUAREM", 3)),
+    slow=lambda name, family: (name, family) not in (("EM", 0), ("CAVI", 2)),
 )
 def test_a_stream_gives_the_fit_of_all_rows(name: str, family: int):
     algorithm = ALGORITHMS[name](jaxgmm.default_prior(X, 3, FAMILIES[family]))
