@@ -12,9 +12,10 @@ from jax.custom_batching import sequential_vmap
 
 from jaxgmm._algorithms.base import Algorithm
 from jaxgmm._estep.data import Data
+from jaxgmm._estep.estep import stats_of
 from jaxgmm._estep.passes.common import Sums
 from jaxgmm._estep.passes.truncated import Kept, nothing_kept, truncated_lane
-from jaxgmm._estep.potentials import Potentials, expected_log_joint
+from jaxgmm._estep.potentials import Potentials
 from jaxgmm._estep.rows import Rows
 from jaxgmm._estep.stats import Stats
 from jaxgmm._lane.state import State
@@ -75,16 +76,7 @@ class Truncated(Algorithm):
         potentials = self.view.potentials(self.current(state))
         run = _lane_by_lane(data.axis)
         sums, kept = run(data.rows, data.centre, potentials, state.memory, due, active)
-        stats = Stats(
-            count=sums.count,
-            mean=sums.mean,
-            scatter=sums.scatter,
-            entropy=jnp.zeros_like(sums.log_evidence),
-            log_evidence=sums.log_evidence,
-            structure=potentials.structure,
-        )
-        entropy = stats.log_evidence - expected_log_joint(stats, potentials)
-        return replace(stats, entropy=entropy), kept
+        return stats_of(sums, potentials), kept
 
 
 @functools.cache

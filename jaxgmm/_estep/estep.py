@@ -121,7 +121,11 @@ def estep_on(
 ) -> Stats:
     """`estep` on prepared data; a lane that is not ``active`` may be computed carelessly."""
     args = (data.values, data.weight, data.centre, jnp.asarray(active), potentials)
-    sums: Sums = pass_sums(path, block_size, data.axis, *varying_as(args, args))
+    return stats_of(pass_sums(path, block_size, data.axis, *varying_as(args, args)), potentials)
+
+
+def stats_of(sums: Sums, potentials: Potentials) -> Stats:
+    """The statistics that a pass has summed, with their entropy under the potentials."""
     stats = Stats(
         count=sums.count,
         mean=sums.mean,

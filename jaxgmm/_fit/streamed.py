@@ -24,7 +24,6 @@ from jaxgmm._fit.stream_driver import StreamedDriver
 from jaxgmm._fit.whitening import Whitening
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import FAILED, Status
-from jaxgmm._model.checks import check_model
 from jaxgmm._numerics.arrays import as_array
 from jaxgmm._numerics.programs import program
 from jaxgmm._numerics.pytree import pick, replace, set_at
@@ -55,7 +54,7 @@ def _fit_kept(
     survey, at = stream.survey(), None if keeper is None else keeper.stage
     given = floats_of(survey.sample)
     rows = check_rows(given)
-    check_model(algorithm.prior, rows)
+    algorithm.check(rows)
     notes = data_notes(rows)
     if rows.n_samples < survey.n_samples:
         few = f"the starts and the notes are of {rows.n_samples} of the {survey.n_samples} rows."
@@ -88,7 +87,7 @@ def _fit_kept(
     batches = Batches(stream.reader, survey, coordinates.to, rows.x.dtype, stream.batch_size)
     name, shown = algorithm.name, options.progress
     shown = shown if jax.process_index() == 0 else False
-    bar = RowsBar(name, survey.n_samples, shown if algorithm.ascends else False)
+    bar = RowsBar(name, survey.own.n_samples, shown if algorithm.ascends else False)
     iterations = Bar(name, options.limits.max_iter, "it", False if algorithm.ascends else shown)
     last = _Last(None if at is None else at.progress)
     observers: list[Observer] = [last, bar, iterations]

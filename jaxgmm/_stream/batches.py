@@ -67,10 +67,20 @@ class Batches:
         return moved.mapped(self.to, moved.x)
 
     def _one_pass(self, when: str) -> Iterator[Batch]:
-        survey, own, n, bits, number = self.survey, self.survey.own, 0, 0, 0
-        fields, batch, filled = fields_of(survey.sample), None, 0
+        own, n, bits, number = self.survey.own, 0, 0, 0
+        batch, filled = None, 0
         for number, item in enumerate(batches_of(self.reader, when), 1):
-            rows = rows_of(item, number, survey.n_features)
+            try:
+                rows = rows_of(item, number)
+            except ValueError as error:
+                raise StreamError(
+                    f"{error} It was right in the first pass, not in {when}."
+                ) from None
+            if fields_of(rows) != own.fields:
+                raise StreamError(
+                    f"batch {number} of {when} has {fields_of(rows)}, but those of the first pass "
+                    f"have {own.fields}: a Stream gives the same rows in every pass."
+                )
             n, bits = n + rows.n_samples, (bits + checksum(rows)) % 2**64
             if n > own.n_samples:
                 raise StreamError(
@@ -94,7 +104,7 @@ class Batches:
         if bits != own.checksum:
             raise StreamError(
                 f"the rows of {when} are not those of the first pass: a Stream gives the same rows "
-                f"in every pass, in any order. (The first batches had {fields}.)"
+                f"in every pass, in any order."
             )
         if batch is not None:
             yield Batch(batch, filled)

@@ -66,10 +66,10 @@ def _others(rows: Rows) -> Rows:
 
 
 def fields_of(rows: Rows) -> str:
-    """The fields that rows have, and the dtype of their values."""
+    """The fields that rows have, and the dtype and the width of their values."""
     names = ("weight", "missing", "noise", "labels")
     own = "".join(f" and {name}" for name in names if getattr(rows, name) is not None)
-    return f"values of {rows.x.dtype}{own}"
+    return f"{rows.n_features} values of {rows.x.dtype}{own}"
 
 
 def taken(rows: Rows, index: np.ndarray | slice) -> Rows:
@@ -109,8 +109,13 @@ def _of_batch(number: int, error: ValueError) -> ValueError:
 
 
 def checksum(rows: Rows) -> int:
-    """A number that other rows hardly share; the same in any order, and for any batches."""
-    columns = rows.x if rows.weight is None else np.column_stack([rows.x, rows.weight])
+    """A number that other rows hardly share; the same in any order, and for any batches.
+
+    It is of all that is known of a row.
+    """
+    others = (rows.weight, rows.missing, rows.noise, rows.labels)
+    parts = [a.reshape(len(a), -1).astype(rows.x.dtype) for a in others if a is not None]
+    columns = np.concatenate([rows.x, *parts], axis=1) if parts else rows.x
     total = 0
     for i in range(0, len(columns), _CHUNK):
         total += int(np.sum(_hashes(columns[i : i + _CHUNK]), dtype=np.uint64))

@@ -31,6 +31,7 @@ class Share(NamedTuple):
         seen: the weight of the values of each feature that are not missing, ``(D,)``; or None.
         checksum: of all rows, modulo 2^64, see `checksum`.
         kept: some of the rows, with their numbers and places; None without any row.
+        fields: what each row has, see `fields_of`.
     """
 
     n_samples: int
@@ -40,6 +41,7 @@ class Share(NamedTuple):
     seen: np.ndarray | None
     checksum: int
     kept: "Kept | None"
+    fields: str
 
 
 class Survey(NamedTuple):
@@ -138,7 +140,7 @@ def survey_of(reader: Reader, size: int, seed: int) -> Survey:
         n += share.n_samples
     if not parts:
         raise ValueError(f"the stream has no rows: the source gave {own.n_batches} batches.")
-    fields = sorted({f"{fields_of(p.rows)}, {p.rows.n_features} features" for p in parts})
+    fields = sorted({share.fields for share in shares if share.kept is not None})
     if len(fields) > 1:
         raise ValueError(
             f"the streams of the processes have {', and '.join(fields)}; give all of them the same "
@@ -176,7 +178,8 @@ def _share_of(reader: Reader, size: int, seed: int) -> Share:
             seen = seen + weight @ ~rows.missing
         bits = (bits + checksum(rows)) % 2**64
     gaps = np.ndim(seen) > 0
-    return Share(n, number, total, squares, seen if gaps else None, bits, reservoir.kept())
+    seen = seen if gaps else None
+    return Share(n, number, total, squares, seen, bits, reservoir.kept(), fields or "")
 
 
 def _weighted(sample: Rows, n: int, total: float) -> Rows:
@@ -211,7 +214,9 @@ def batches_of(reader: Reader, when: str) -> Iterator[Any]:
                 raise _failed(number, when, error) from error
             yield item
     finally:
-        getattr(iterator, "close", bool)()
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            close()
 
 
 def _failed(number: int, when: str, error: Exception) -> StreamError:

@@ -296,6 +296,18 @@ def changing(left: int) -> Iterator[Any]:
     yield X if left > 0 else np.where(np.arange(N)[:, None] == 17, 0.0, X)
 
 
+def narrowing(left: int) -> Iterator[Any]:
+    yield from (X[:200], X[200:] if left > 0 else X[200:, :1])
+
+
+def losing_weights(left: int) -> Iterator[Any]:
+    yield jaxgmm.Rows(X, np.ones(N) if left > 0 else None)
+
+
+def breaking(left: int) -> Iterator[Any]:
+    yield X if left > 0 else "nothing"
+
+
 def stopping(left: int) -> Iterator[Any]:
     yield X[:200]
     if left <= 0:
@@ -310,6 +322,12 @@ def stopping(left: int) -> Iterator[Any]:
         (ending, "pass 2 ended after batch 2 with 500 rows, but the first pass had 600"),
         (growing, "batch 2 of pass 2 goes beyond the 600 rows of the first pass"),
         (changing, "rows of pass 2 are not those of the first pass"),
+        (
+            narrowing,
+            "batch 2 of pass 2 has 1 values of float64, but those of the first pass have 2",
+        ),
+        (losing_weights, "have 2 values of float64 and weight: a Stream gives the same"),
+        (breaking, "batch 1 of the stream: .* right in the first pass, not in pass 2"),
     ],
 )
 def test_a_stream_that_fails_loses_no_pass(source: Any, message: str):
@@ -352,6 +370,10 @@ def test_a_checksum_sees_other_rows_but_not_their_order():
     others = [-X, X[:, ::-1], swapped, X[:-1], X * np.where(np.arange(N)[:, None] < 2, -1, 1)]
     others += [np.nextafter(X, 9), X.astype(np.float32)]
     own = of(X)
+    labelled = [checksum(jaxgmm.Rows(X, labels=labels)) for labels in (LABELS, LABELS[::-1].copy())]
+    noisy = [checksum(jaxgmm.Rows(X, noise=noise)) for noise in (NOISE, NOISE[:, ::-1].copy())]
+    masked = [checksum(jaxgmm.Rows(X, missing=mask)) for mask in (MISSING, ~MISSING)]
+    assert len({own, *labelled, *noisy, *masked}) == 7
     assert len({own, of(X, WEIGHT), of(X, WEIGHT[::-1].copy()), *map(of, others)}) == 10
     assert of(X[::-1]) == own == (of(X[:77]) + of(X[77:])) % 2**64
     assert of(X.astype(np.float32)[::-1, :1]) == of(X.astype(np.float32)[:, :1])
