@@ -127,12 +127,11 @@ class Batches:
         )
 
     def _put(self, batch: Rows, at: int, rows: Rows) -> None:
-        n, before, matrix = rows.n_samples, self.to.before, self.to.matrix
+        n = rows.n_samples
         size = min(max(_PRODUCTS // rows.n_features**2, _FEWEST), _MOST)
         for i in range(0, n, size):
             j = min(i + size, n)
-            y = rows.x[i:j] - before  # of 64 bits
-            batch.x[at + i : at + j] = y @ matrix if np.ndim(matrix) == 2 else y * matrix
+            batch.x[at + i : at + j] = self.to.points(rows.x[i:j])  # in 64 bits
         if rows.missing is not None:
             batch.x[at : at + n][rows.missing] = 0
             batch.missing[at : at + n] = rows.missing
