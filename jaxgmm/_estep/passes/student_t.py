@@ -1,0 +1,91 @@
+"""The pass over Student-t components: a logit is not linear in the squared distance.
+
+By residuals, lane by lane, over rows of any kind. A value that is missing is integrated out, as of
+normal components: given the precision scale u of a row the two are the same.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxgmm._estep.latent import latent, spread_of
+from jaxgmm._estep.passes.common import (
+    Sums,
+    add_compensated,
+    finite_const,
+    masked,
+    over_devices,
+    softmax,
+)
+from jaxgmm._estep.potentials import Potentials
+from jaxgmm._estep.rows import Rows
+from jaxgmm._estep.structures import structure
+from jaxgmm._estep.student_t import scales
+from jaxgmm._numerics import linalg
+from jaxgmm._numerics.arrays import safe_divide
+from jaxgmm._numerics.blocks import choose_block_size, scan_blocks
+from jaxgmm._numerics.pytree import replace
+
+
+def student_t_lane(
+    rows: Rows,
+    weight: Array | None,
+    potentials: Potentials,
+    block_size: int | None,
+    axis: str | None = None,
+) -> Sums:
+    """One lane; differentiable in reverse mode, block by block."""
+    kind = structure(potentials.structure)
+    components, dimension = potentials.mean.shape
+    potentials = replace(potentials, const=finite_const(potentials))
+    degrees, offset = potentials.degrees, potentials.offset
+    spread = None if rows.is_complete else spread_of(potentials, rows)
+    width = 3 * components * dimension
+    if spread is not None:
+        width = width + 2 * spread.covariance.size
+    size = block_size or choose_block_size(rows.n_samples, width, rows.x.dtype)
+
+    @jax.checkpoint
+    def body(carry: Any, block: Rows, w: Array) -> Any:
+        count, mass, first, scatter, excess, log_evidence, error = carry
+        if spread is None:
+            shift = block.x.T[None] - potentials.mean[:, :, None]
+            whitened = kind.whiten(shift, potentials.factor)
+            found = scales(jnp.sum(whitened**2, axis=1), degrees, offset, dimension)
+            values, within = potentials.const[:, None] + found.height, None
+        else:
+            known = latent(block, potentials, spread)
+            shift, within = known.shift, known.within
+            seen = None if block.missing is None else jnp.sum(~block.missing, axis=1)
+            found = scales(known.squares, degrees, offset, dimension, seen)
+            values = known.log_density + 0.5 * known.squares + found.height
+        values = masked(values, block.labels, components)
+        exponentials, normaliser, lse = softmax(values, 0)
+        r = exponentials * (w / normaliser)
+        scaled = r * found.mean
+        scatter = scatter + kind.scatter(shift, scaled)
+        if within is not None:
+            # E[u C / u]: what is not known has the covariance C / u
+            shared = within.shape[0] < components
+            behind = jnp.sum(r, axis=0, keepdims=True) if shared else r
+            scatter = scatter + kind.gathered(linalg.einsum("k...b,kb->k...", within, behind))
+        return (
+            count + jnp.sum(r, axis=-1),
+            mass + jnp.sum(scaled, axis=-1),
+            first + linalg.einsum("kdb,kb->kd", shift, scaled),
+            scatter,
+            excess + jnp.sum(r * found.excess, axis=-1),
+            *add_compensated(log_evidence, error, jnp.sum(lse * w[0])),
+        )
+
+    mean = potentials.mean
+    zero, zeros, first = jnp.zeros((), mean.dtype), jnp.zeros_like(mean[:, 0]), jnp.zeros_like(mean)
+    carry = (zeros, zeros, first, kind.outer(zeros, first), zeros, zero, zero)
+    *sums, log_evidence, error = scan_blocks(body, carry, rows, weight, size)
+    sums = over_devices(axis, (*sums, log_evidence + error))
+    count, mass, first, scatter, excess, log_evidence = sums
+    shift = safe_divide(first, mass[:, None])
+    scatter = scatter - kind.outer(mass, shift)
+    return Sums(count, mean + shift, scatter, log_evidence, mass, excess)
