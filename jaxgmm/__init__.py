@@ -43,7 +43,7 @@ from jaxgmm._mixture.draws import Interval, credible_intervals, sample, sample_p
 from jaxgmm._mixture.evidence import elbo, prior_gradient, sampled_elbo
 from jaxgmm._mixture.imputation import impute
 from jaxgmm._mixture.labels import align, order_components
-from jaxgmm._mixture.mixture import Mixture, mixture
+from jaxgmm._mixture.mixture import Mixture, StudentTMixture, mixture, student_t_mixture
 from jaxgmm._mixture.pruning import prune
 from jaxgmm._mixture.quantiles import cdf, quantile
 from jaxgmm._mixture.sampled import (
@@ -63,6 +63,7 @@ from jaxgmm._model.components.tied_normal_wishart import TiedNormalWishart
 from jaxgmm._model.defaults import default_prior, flat_prior
 from jaxgmm._model.freeze import freeze
 from jaxgmm._model.prior import Prior, update
+from jaxgmm._model.student_t import with_student_t
 from jaxgmm._model.weights.dirichlet import Dirichlet
 from jaxgmm._model.weights.fixed_weights import FixedWeights
 from jaxgmm._model.weights.stick_breaking import StickBreaking
@@ -99,6 +100,7 @@ __all__ = [
     "StickBreaking",
     "Stream",
     "StreamError",
+    "StudentTMixture",
     "TiedNormalWishart",
     "aic",
     "algebra",
@@ -149,11 +151,13 @@ __all__ = [
     "squarem",
     "standard_errors",
     "stats",
+    "student_t_mixture",
     "svi",
     "to_arviz",
     "update",
     "views",
     "with_background",
+    "with_student_t",
 ]
 
 # Flat names of version 0.1 that have moved, until version 0.3.

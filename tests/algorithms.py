@@ -14,8 +14,9 @@ from jax import Array
 from new_family import NormalChiSquared
 
 import jaxgmm
-from jaxgmm import Algorithm, Prior, State
+from jaxgmm import Algorithm, Prior, Rows, State
 from jaxgmm._estep.moments import data_covariance
+from jaxgmm._model.padding import unpad
 
 N, D, K, R = 90, 2, 3, 4
 BATCH = 25  # the last batch of an epoch is short
@@ -84,13 +85,80 @@ WEIGHTS: dict[str, Callable[[Any], Any]] = {
     "pitman-yor": lambda dtype: jaxgmm.StickBreaking.pitman_yor(K, 0.25, 1.5, dtype),
     "fixed": lambda dtype: jaxgmm.FixedWeights(jnp.asarray([0.4, 0.35, 0.25], dtype)),
 }
+
+
+class Variant(NamedTuple):
+    """A family with something that is known of the samples, or of the parameters.
+
+    Attributes:
+        family: of `FAMILIES`.
+        prior: what becomes of the family's prior, given the data.
+        rows: what becomes of the data, a function of their dtype.
+        alike: whether the components have no names.
+        weights: those that it is tried with.
+    """
+
+    family: str
+    prior: Callable[[Prior, Array], Prior] = lambda prior, x: prior
+    rows: Callable[[Array, Any], Any] = lambda x, rng: x
+    alike: bool = True
+    weights: tuple[str, ...] = ("dirichlet",)
+
+
+def _gaps(x: Array, rng: Any) -> Any:
+    return Rows(x, missing=jnp.asarray(rng.uniform(size=x.shape) < 0.2))
+
+
+def _noise(x: Array, rng: Any) -> Any:
+    return Rows(x, noise=jnp.asarray(rng.uniform(0.05, 0.5, x.shape), x.dtype))
+
+
+def _labels(x: Array, rng: Any) -> Any:
+    known = jnp.asarray(rng.uniform(size=len(x)) < 0.2)
+    return Rows(x, labels=jnp.where(known, jnp.asarray(rng.integers(0, K, len(x))), -1))
+
+
+def _weights(x: Array, rng: Any) -> Any:
+    return Rows(x, weight=jnp.asarray(rng.uniform(0.5, 1.5, len(x)), x.dtype))
+
+
+def _student_t(prior: Prior, x: Array) -> Prior:
+    return jaxgmm.with_student_t(prior)
+
+
+def _background(prior: Prior, x: Array) -> Prior:
+    clusters_only = unpad(prior, K - 1)
+    return jaxgmm.with_background(clusters_only, x)
+
+
+def _frozen(prior: Prior, x: Array) -> Prior:
+    return jaxgmm.freeze(prior, means=np.asarray(x[:1]), components=[1])
+
+
+VARIANTS: dict[str, Variant] = {
+    "student-t full": Variant(
+        "full", lambda p, x: jaxgmm.with_student_t(p), weights=tuple(WEIGHTS)
+    ),
+    "student-t diag": Variant(
+        "diag", lambda p, x: jaxgmm.with_student_t(p), weights=tuple(WEIGHTS)
+    ),
+    "gaps full": Variant("full", rows=_gaps),
+    "gaps diag": Variant("diag", rows=_gaps),
+    "noise full": Variant("full", rows=_noise),
+    "noise spherical": Variant("spherical", rows=_noise),
+    "weights tied": Variant("tied", rows=_weights),
+    "labels full": Variant("full", rows=_labels, alike=False),
+    "background diag": Variant("diag", _background, alike=False),
+    "frozen full": Variant("full", _frozen, alike=False),
+}
 # Weights whose posterior has no mode for a point estimate to be
 MODELESS = ("sparse", "pitman-yor")
 ROWS = [
     (kind, family, weights)
-    for family in FAMILIES
+    for family in (*FAMILIES, *VARIANTS)
     for weights in WEIGHTS
     for kind in KINDS
+    if family not in VARIANTS or weights in VARIANTS[family].weights
     if weights not in MODELESS or kind not in ("em", "map", "svi mode", "natural mode")
 ]
 # Rows that run by default, besides those of every algorithm with full covariances in float64:
@@ -104,6 +172,7 @@ DEFAULT_ROWS = {
     ("float64", "natural expectation", "spherical", "sparse"),
     ("float64", "svi expectation", "independent spherical", "sparse"),
     ("float64", "cavi", "chi-squared", "dirichlet process"),
+    ("float64", "cavi", "student-t diag", "dirichlet process"),
     ("float32", "cavi", "full", "dirichlet"),
 }
 
@@ -124,9 +193,39 @@ def data(dtype: str) -> Array:
     return clusters(dtype, N)
 
 
+@functools.cache
+def rows_of(family: str, dtype: str) -> Any:
+    """The data of a row of the table."""
+    if family not in VARIANTS:
+        return data(dtype)
+    return VARIANTS[family].rows(data(dtype), np.random.default_rng(7))
+
+
+def values_of(x: Any) -> Array:
+    return x.x if isinstance(x, Rows) else x
+
+
+def n_values(x: Any) -> float:
+    """How many values are known, of weight 1."""
+    if not isinstance(x, Rows):
+        return x.size
+    seen = jnp.ones(x.x.shape, bool) if x.missing is None else ~x.missing
+    weight = jnp.ones(len(seen), x.x.dtype) if x.weight is None else x.weight
+    return float(jnp.sum(weight * jnp.sum(seen, axis=1, dtype=weight.dtype)))
+
+
+def move_rows(x: Any, scale: float, shift: Array) -> Any:
+    """``scale * x + shift``, with the errors in those units."""
+    if not isinstance(x, Rows):
+        return scale * x + shift
+    noise = None if x.noise is None else scale**2 * x.noise
+    return replace(x, x=scale * x.x + shift, noise=noise)
+
+
 def components(family: str, dtype: str, *, proper: bool) -> Any:
     """The default prior of a family, or the flat one."""
     known = jnp.asarray(KNOWN, dtype)
+    family = VARIANTS[family].family if family in VARIANTS else family
     kind, spherical = FAMILIES[family], {"spherical": True} if " spherical" in family else {}
     if not proper:
         return kind.flat(K, known) if family == "known" else kind.flat(K, D, dtype, **spherical)
@@ -139,6 +238,8 @@ def build(kind: str, family: str, weights: str, dtype: str) -> Algorithm:
     """The algorithm of one row of the table."""
     proper = KINDS[kind].proper
     prior = Prior(WEIGHTS[weights](dtype), components(family, dtype, proper=proper))
+    if family in VARIANTS:
+        prior = VARIANTS[family].prior(prior, data(dtype))
     return KINDS[kind].make(prior)
 
 
@@ -180,7 +281,7 @@ def with_shared_order(states: State) -> State:
 
 def begin(kind: str, family: str, weights: str, dtype: str) -> tuple[Algorithm, State, Array]:
     """The algorithm, its R lanes at the start, and the data."""
-    algorithm, x = build(kind, family, weights, dtype), data(dtype)
+    algorithm, x = build(kind, family, weights, dtype), rows_of(family, dtype)
     return algorithm, with_shared_order(start(algorithm, keys(), x)), x
 
 
@@ -232,7 +333,13 @@ def permute(posterior: Prior, order: Array) -> Prior:
         fields = {name: getattr(node, name) for name in single.expected_shapes()}
         return replace(node, **permute_fields(single, fields, order))
 
-    return Prior(moved(posterior.weights), moved(posterior.components))
+    tails = jax.tree.map(lambda a: a[:, order], posterior.tails)
+    return replace(
+        posterior,
+        weights=moved(posterior.weights),
+        components=moved(posterior.components),
+        tails=tails,
+    )
 
 
 def permute_state(states: State, order: Array) -> State:
@@ -246,6 +353,9 @@ def permute_state(states: State, order: Array) -> State:
             part: permute_fields(getattr(single, part), coordinates[part], order)
             for part in ("weights", "components")
         }
+        tails = coordinates.get("tails", {})
+        if tails:
+            moved["tails"] = {name: a[:, order] for name, a in tails.items()}
         memory = replace(memory, coordinates=moved)
     return replace(states, posterior=posterior, memory=memory)
 

@@ -12,6 +12,7 @@ from jaxgmm._algorithms.wrapper import Wrapper, check_ascends
 from jaxgmm._estep.data import Data
 from jaxgmm._estep.stats import Stats
 from jaxgmm._lane.state import State
+from jaxgmm._model.checks import check_normal
 from jaxgmm._numerics.arrays import as_array
 from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.checks import check_positive_int, is_traced
@@ -80,6 +81,7 @@ def annealed(algorithm: Algorithm, n_steps: int = 50, start: float = 0.7) -> Alg
         True
     """
     check_ascends("annealed", algorithm)
+    check_normal(algorithm.prior, "annealed")
     check_positive_int("n_steps", n_steps)
     if not is_traced(start) and not 0 < float(start) <= 1:
         raise ValueError(f"start must be above 0 and at most 1, but it is {start}.")

@@ -127,7 +127,8 @@ def _fixed_point(algorithm: Algorithm, state: State, rows: Rows) -> State:
         potentials = view.potentials(q)
         sums = careful_lane(values, weight, potentials, None)
         zero = jnp.zeros_like(sums.log_evidence)
-        return Stats(*sums[:3], zero, sums.log_evidence, potentials.structure)
+        parts = (*sums[:3], zero, sums.log_evidence, potentials.structure)
+        return Stats(*parts, sums.mass, sums.excess)
 
     def posterior_at(shift: Array) -> Prior:
         return restore(flat + unit * shift).put_known(prior)

@@ -20,7 +20,7 @@ from jaxgmm._estep.rows import Rows
 from jaxgmm._estep.stats import Stats
 from jaxgmm._lane.state import State
 from jaxgmm._lane.status import Status
-from jaxgmm._model.checks import check_model
+from jaxgmm._model.checks import check_model, check_normal
 from jaxgmm._model.prior import Prior, best_order
 from jaxgmm._numerics.calls import described
 from jaxgmm._numerics.pytree import replace
@@ -119,6 +119,7 @@ def check_truncation(truncation: Any, prior: Prior) -> int:
             f"truncation must be from 1 to the {prior.n_components} components of the prior, but "
             f"it is {truncation}."
         )
+    check_normal(prior, "a truncation")
     if prior.background:
         raise ValueError(
             "a truncated posterior has no background, which is near to every row; leave "

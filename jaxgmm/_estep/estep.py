@@ -133,6 +133,8 @@ def stats_of(sums: Sums, potentials: Potentials) -> Stats:
         entropy=jnp.zeros_like(sums.log_evidence),
         log_evidence=sums.log_evidence,
         structure=potentials.structure,
+        mass=sums.mass,
+        excess=sums.excess,
     )
     # sum r logit + entropy = log-evidence, so the entropy needs no pass of its own
     return replace(stats, entropy=stats.log_evidence - expected_log_joint(stats, potentials))

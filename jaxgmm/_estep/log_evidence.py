@@ -119,12 +119,9 @@ def potentials_gradient(sums: Sums, potentials: Potentials) -> Potentials:
 
     By the envelope theorem it is the gradient of the log-evidence, too.
     """
+    zero = jnp.zeros_like(sums.log_evidence)
     stats = Stats(
-        sums.count,
-        sums.mean,
-        sums.scatter,
-        jnp.zeros_like(sums.log_evidence),
-        sums.log_evidence,
-        potentials.structure,
+        *(sums.count, sums.mean, sums.scatter, zero, sums.log_evidence, potentials.structure),
+        *(sums.mass, sums.excess),
     )
     return jax.grad(expected_log_joint, argnums=1)(stats, potentials)

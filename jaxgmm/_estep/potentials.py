@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from jaxgmm._estep.stats import Stats
 from jaxgmm._estep.structures import Structure, structure
+from jaxgmm._estep.student_t import Tail
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.arrays import masked_product
 from jaxgmm._numerics.pytree import pytree, replace, static
@@ -17,6 +18,8 @@ from jaxgmm._numerics.special import LOG_2PI, LOG_12
 class Potentials:
     """Coefficients of the logits ``const[k] - 0.5 ||(x - mean[k]) @ factor[k]||^2``.
 
+    With a tail those of Student-t components, see `jaxgmm._estep.student_t`.
+
     Attributes:
         const: ``(K,)``, in nats.
         mean: ``(K, D)``, in the units of the data.
@@ -25,6 +28,7 @@ class Potentials:
         structure: name of the covariance structure (static).
         box: None, or the covariance of component 0 if its density is that of a box, the same
             everywhere: its factor is then 0.
+        tail: None, or what Student-t components have more.
     """
 
     const: Float[Array, "*R K"]
@@ -32,6 +36,7 @@ class Potentials:
     factor: Float[Array, "..."]
     structure: str = static()
     box: Float[Array, "..."] | None = None
+    tail: Tail | None = None
 
 
 def add_log_weights(
@@ -47,6 +52,16 @@ def add_log_weights(
     level = log_weights[0] + box_log_density(box, structure(joint.structure), joint.mean.shape[1])
     const, factor = joint.const.at[0].set(level), joint.factor.at[0].set(0)
     return replace(joint, const=const, factor=factor, box=box)
+
+
+def with_degrees(joint: Potentials, degrees: Array | None, offset: Array | float = 0) -> Potentials:
+    """The potentials of Student-t components, from those of normal ones, without their offset."""
+    if degrees is None:
+        return joint
+    offset = jnp.broadcast_to(jnp.asarray(offset, degrees.dtype), degrees.shape)
+    if joint.box is not None:
+        degrees, offset = degrees.at[0].set(jnp.inf), offset.at[0].set(0)
+    return replace(joint, tail=Tail(degrees, offset))
 
 
 def box_log_density(covariance: Array, kind: Structure, dimension: int) -> Float[Array, ""]:
@@ -73,6 +88,9 @@ def expected_log_joint(stats: Stats, potentials: Potentials) -> Float[Array, ""]
     A component without samples adds 0, whatever its potentials are. So does one of weight 0 (a
     constant of -inf) whose count is the rounding of the others': the limit of ``n log n``.
 
+    Of Student-t components the precision scales u are unobserved, too. It is then the expected log
+    joint density of samples, components and u, less what depends on no parameter.
+
     Example:
         >>> import jax.numpy as jnp, jaxgmm
         >>> q = jaxgmm.default_prior(jnp.array([[0.0], [1.0], [3.0]]), 2, "spherical")
@@ -87,7 +105,11 @@ def expected_log_joint(stats: Stats, potentials: Potentials) -> Float[Array, ""]
     rounding = jnp.finfo(stats.count.dtype).eps * jnp.maximum(jnp.sum(stats.count), 1)
     unused = (potentials.const == -jnp.inf) & (stats.count <= rounding)
     linear = masked_product(jnp.where(unused, 0, stats.count), potentials.const)
-    between = masked_product(stats.count, jnp.sum(shift**2, axis=-1))
+    squares = jnp.sum(shift**2, axis=-1)
+    if potentials.tail is not None:
+        linear = linear + potentials.tail.expected(stats.count, stats.excess)
+        squares = squares + potentials.tail.offset
+    between = masked_product(stats.weight, squares)
     within = kind.contract(stats.scatter, potentials.factor)
     return jnp.sum(linear - 0.5 * between) - 0.5 * within
 
@@ -106,8 +128,10 @@ def logits(x: Float[Array, "N D"], potentials: Potentials) -> Float[Array, "N K"
 
     For a few samples, or a block of them: nothing in a fit stores this matrix.
     """
-    squares = jnp.sum(whiten(x, potentials) ** 2, axis=1)
-    return (potentials.const[:, None] - 0.5 * squares).T
+    whitened = whiten(x, potentials)
+    if potentials.tail is not None:
+        return (potentials.const[:, None] + potentials.tail.heights(whitened)).T
+    return (potentials.const[:, None] - 0.5 * jnp.sum(whitened**2, axis=1)).T
 
 
 def whiten(x: Float[Array, "N D"], potentials: Potentials) -> Float[Array, "K D N"]:
@@ -122,6 +146,8 @@ def whiten(x: Float[Array, "N D"], potentials: Potentials) -> Float[Array, "K D 
 
 def relative_logits(x: Float[Array, "N D"], potentials: Potentials) -> Float[Array, "N K"]:
     """`logits` up to a number for each sample, such that the best is finite at any distance."""
+    if potentials.tail is not None:
+        return logits(x, potentials)
     squares = jnp.sum(whiten(x, potentials) ** 2, axis=1)
     plain = (potentials.const[:, None] - 0.5 * squares).T
     # farther out a rounding error of the squares is more than 1

@@ -36,7 +36,12 @@ def row_width(rows: Rows, components: Any) -> int:
 
 
 def _observed(rows: Rows, potentials: Potentials) -> Array:
-    return latent(rows, potentials, spread_of(potentials, rows)).log_density.T
+    found = latent(rows, potentials, spread_of(potentials, rows))
+    if potentials.tail is None:
+        return found.log_density.T
+    seen = None if rows.missing is None else jnp.sum(~rows.missing, axis=1)
+    scales = potentials.tail.scales(found.squares, rows.x.shape[1], seen)
+    return (found.log_density + 0.5 * found.squares + scales.height).T
 
 
 def _labelled(values: Array, rows: Rows) -> Array:

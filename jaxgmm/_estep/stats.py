@@ -24,6 +24,11 @@ class Stats:
         entropy: entropy of the responsibilities, ``-sum_nk r log r``, in nats.
         log_evidence: ``sum_n logsumexp_k logit[n, k]`` at the potentials that were used, in nats.
         structure: name of the covariance structure (static).
+        mass: of Student-t components the sum of ``r u``, ``(K,)``, where u is the expected
+            precision scale of a sample in a component; it weighs the samples in the mean and in the
+            scatter. None for normal components, of which u is 1.
+        excess: of Student-t components the sum of ``r (E[log u] + 1 - u)``, ``(K,)``: what their
+            degrees of freedom depend on. None for normal components.
     """
 
     count: Float[Array, "*R K"]
@@ -32,6 +37,13 @@ class Stats:
     entropy: Float[Array, "*R"]
     log_evidence: Float[Array, "*R"]
     structure: str = static()
+    mass: Float[Array, "*R K"] | None = None
+    excess: Float[Array, "*R K"] | None = None
+
+    @property
+    def weight(self) -> Float[Array, "*R K"]:
+        """The weight of the samples behind the mean and the scatter: the mass, or the count."""
+        return self.count if self.mass is None else self.mass
 
 
 def empty(
@@ -69,24 +81,35 @@ def merge(a: Stats, b: Stats) -> Stats:
         >>> bool(jnp.allclose(whole.scatter, parts.scatter, atol=1e-5))
         True
     """
-    count = a.count + b.count
     delta = b.mean - a.mean
-    share = safe_divide(b.count, count)
-    between = structure(a.structure).outer(a.count * share, delta)
+    share = safe_divide(b.weight, a.weight + b.weight)
+    between = structure(a.structure).outer(a.weight * share, delta)
+    plain = a.mass is None and b.mass is None
     return Stats(
-        count=count,
+        count=a.count + b.count,
         mean=a.mean + share[..., None] * delta,
         scatter=a.scatter + b.scatter + between,
         entropy=a.entropy + b.entropy,
         log_evidence=a.log_evidence + b.log_evidence,
         structure=a.structure,
+        mass=None if plain else a.weight + b.weight,
+        excess=None if plain else _excess(a) + _excess(b),
     )
+
+
+def _excess(stats: Stats) -> Array:
+    return jnp.zeros_like(stats.count) if stats.excess is None else stats.excess
 
 
 def reorder(stats: Stats, order: Array) -> Stats:
     """The statistics of renamed components: the new k is the old ``order[k]``."""
     scatter = structure(stats.structure).reorder(stats.scatter, order)
-    return replace(stats, count=stats.count[order], mean=stats.mean[order], scatter=scatter)
+    fields = {
+        name: None if a is None else a[order]
+        for name in ("count", "mean", "mass", "excess")
+        for a in (getattr(stats, name),)
+    }
+    return replace(stats, scatter=scatter, **fields)
 
 
 def scale(stats: Stats, factor: Array) -> Stats:
@@ -99,10 +122,6 @@ def scale(stats: Stats, factor: Array) -> Stats:
         >>> print(jaxgmm.stats.scale(stats, jnp.asarray(10.0)).count)
         [20. 10.]
     """
-    return replace(
-        stats,
-        count=factor * stats.count,
-        scatter=factor * stats.scatter,
-        entropy=factor * stats.entropy,
-        log_evidence=factor * stats.log_evidence,
-    )
+    extensive = ("count", "scatter", "entropy", "log_evidence", "mass", "excess")
+    fields = {name: getattr(stats, name) for name in extensive}
+    return replace(stats, **{n: None if a is None else factor * a for n, a in fields.items()})

@@ -29,9 +29,10 @@ from jaxgmm._fit.progress import Progress
 from jaxgmm._fit.result import Result
 from jaxgmm._fit.selection import Selection
 from jaxgmm._lane.state import State
-from jaxgmm._mixture.mixture import Mixture
+from jaxgmm._mixture.mixture import Mixture, StudentTMixture
 from jaxgmm._model import families
 from jaxgmm._model.prior import Prior
+from jaxgmm._model.tails import Tails
 from jaxgmm._model.views import Expectation, Mode, Sample
 from jaxgmm._numerics.devices import is_local
 
@@ -51,6 +52,7 @@ _NODES: dict[str, Any] = {
             Annealed,
         ),
         *(State, Memory, Trace, Extrapolation, Mixture, Potentials, Stats, Prior, Rows),
+        *(StudentTMixture, Tails),
         *(Mode, Expectation, Sample, Result),
         *(Progress, Round, Stage),
         *families.ALL,

@@ -17,8 +17,9 @@ from jaxgmm._fit.search import best_of, moving, search
 from jaxgmm._fit.whitening import Whitening
 from jaxgmm._lane.starts import Start
 from jaxgmm._lane.state import State
-from jaxgmm._mixture.criteria import log_assignment, plug_in
+from jaxgmm._mixture.criteria import log_assignment
 from jaxgmm._mixture.density import log_density
+from jaxgmm._mixture.mixture import plug_in
 from jaxgmm._model.padding import completed, pad, unpad
 from jaxgmm._numerics.arrays import as_array
 from jaxgmm._numerics.programs import Call, Effort, Program, effort_of, program

@@ -20,7 +20,15 @@ from jaxgmm._lane.state import Fitted, State, state_of
 from jaxgmm._lane.status import FAILED, Status
 from jaxgmm._mixture.draws import Interval
 from jaxgmm._mixture.labels import assignment, rename
-from jaxgmm._mixture.mixture import Mixture, check_fitted_rows, mixture
+from jaxgmm._mixture.mixture import (
+    Mixture,
+    StudentTMixture,
+    check_fitted_rows,
+    has_student_t,
+    mixture,
+    parameters,
+    student_t_mixture,
+)
 from jaxgmm._model.estimate import Estimate
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import View
@@ -43,9 +51,7 @@ class Bootstrap:
         n_unfinished: replicates that ended with ``max_iter``.
     """
 
-    def __init__(
-        self, estimate: Mixture, replicates: Mixture, kind: str, n_failed: int, n_unfinished: int
-    ):
+    def __init__(self, estimate: Any, replicates: Any, kind: str, n_failed: int, n_unfinished: int):
         self.estimate = estimate
         self.replicates = replicates
         self.kind = kind
@@ -53,9 +59,10 @@ class Bootstrap:
         self.n_unfinished = n_unfinished
 
     @property
-    def errors(self) -> Mixture:
+    def errors(self) -> Mixture | StudentTMixture:
         """The standard deviation of each element over the replicates."""
-        return Mixture(*(as_array(np.std(np.asarray(a), 0, ddof=1)) for a in self.replicates))
+        spread = (as_array(np.std(np.asarray(a), 0, ddof=1)) for a in self.replicates)
+        return type(self.replicates)(*spread)
 
     def intervals(self, mass: float = 0.95) -> Interval:
         """Percentile intervals of each element (Efron & Tibshirani 1993, section 13.3).
@@ -70,7 +77,9 @@ class Bootstrap:
             raise ValueError(f"mass must be between 0 and 1, but it is {mass}.")
         limits = (0.5 - 0.5 * mass, 0.5 + 0.5 * mass)
         lower, upper = (
-            Mixture(*(as_array(np.quantile(np.asarray(a), p, axis=0)) for a in self.replicates))
+            type(self.replicates)(
+                *(as_array(np.quantile(np.asarray(a), p, axis=0)) for a in self.replicates)
+            )
             for p in limits
         )
         return Interval(lower, upper)
@@ -185,8 +194,8 @@ def bootstrap(
     named = _named(inner.view, lanes.states.posterior, source.estimate)
     replicates = in_units(named, coordinates.to.inverse(), state.posterior.dtype)
     return Bootstrap(
-        mixture(state),
-        Mixture(*(as_array(a[sound]) for a in replicates)),
+        student_t_mixture(state) if has_student_t(state) else mixture(state),
+        type(named)(*(as_array(a[sound]) for a in replicates)),
         kind,
         int((~sound).sum()),
         int((lanes.status == Status.MAX_ITERATIONS).sum()),
@@ -216,21 +225,22 @@ def _estimate(view: View, q: Prior) -> Estimate:
 
 
 @program()
-def _named(view: View, posteriors: Prior, reference: Estimate) -> Mixture:
+def _named(view: View, posteriors: Prior, reference: Estimate) -> Any:
     """The mixtures of many posteriors, with the components' names of a reference."""
 
     def one(q: Prior) -> Mixture:
         m = view.estimate(q)
-        return rename(Mixture(m.weights, m.means, m.matrices()), assignment(m.means, reference))
+        own: Any = parameters(m, m.matrices())
+        return rename(own, assignment(m.means, reference))
 
     return jax.vmap(one)(posteriors)
 
 
-def in_units(named: Mixture, back: Affine, dtype: Any) -> tuple[np.ndarray, ...]:
+def in_units(named: Any, back: Affine, dtype: Any) -> tuple[np.ndarray, ...]:
     """Mixtures in the data's units, from the coordinates of a fit; in NumPy and 64 bits."""
-    weights, means, covariances = (np.asarray(a, np.float64) for a in named)
+    weights, means, covariances, *more = (np.asarray(a, np.float64) for a in named)
     matrix = np.asarray(back.matrix)
     if matrix.ndim < 2:
         matrix = np.eye(means.shape[-1]) * matrix
     covariances = np.einsum("ia,bkij,jc->bkac", matrix, covariances, matrix, optimize=True)
-    return tuple(a.astype(dtype) for a in (weights, back.points(means), covariances))
+    return tuple(a.astype(dtype) for a in (weights, back.points(means), covariances, *more))

@@ -18,7 +18,7 @@ from jaxgmm._estep.rows import Rows, Samples, floats_of
 from jaxgmm._fit.whitening import Whitening
 from jaxgmm._inference.report import table
 from jaxgmm._lane.state import Fitted, State, state_of
-from jaxgmm._mixture.mixture import Mixture, check_fitted_rows
+from jaxgmm._mixture.mixture import Mixture, StudentTMixture, check_fitted_rows, parameters
 from jaxgmm._model.checks import check_unconstrained
 from jaxgmm._model.coordinates import coordinates_of, known_coordinates, posterior_of
 from jaxgmm._model.prior import Prior
@@ -27,7 +27,7 @@ from jaxgmm._numerics import linalg
 from jaxgmm._numerics.affine import Affine
 from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.programs import program
-from jaxgmm._numerics.pytree import pytree
+from jaxgmm._numerics.pytree import pytree, replace
 
 # Of the information in units in which its diagonal is 1, a smallest eigenvalue below so many eps
 # for each parameter, or below the root of float64's eps, is that of a singular matrix.
@@ -57,14 +57,14 @@ class Point:
         """The posterior whose mode has these coordinates."""
         return posterior_of(self.prior, coordinates, self.total, self.view)
 
-    def mixture(self, coordinates: Any) -> Mixture:
+    def mixture(self, coordinates: Any) -> Any:
         """The mixture there, in the data's units."""
         m = self.view.estimate(self.posterior(coordinates))
         square = jnp.ndim(self.back.matrix) == 2
         eye = jnp.eye(m.means.shape[1], dtype=m.means.dtype)
         matrix = self.back.matrix if square else eye * self.back.matrix
         covariances = linalg.matmul(linalg.matmul(matrix.T, m.matrices()), matrix)
-        return Mixture(m.weights, self.back.points(m.means), covariances)
+        return parameters(replace(m, means=self.back.points(m.means)), covariances)
 
 
 @pytree
@@ -72,7 +72,7 @@ class StandardErrors:
     """What `standard_errors` returns.
 
     Attributes:
-        estimate: the fitted mixture.
+        estimate: the fitted mixture, a `Mixture`, or of Student-t components a `StudentTMixture`.
         errors: the standard error of each of its elements; NaN where the information is singular.
         smallest: the smallest eigenvalue of the information, scaled to a diagonal of 1.
         distance: how far the estimate is from the optimum, in standard errors of the direction in
@@ -83,8 +83,8 @@ class StandardErrors:
         root: ``(P, P)``, which times its transpose is the covariance of the coordinates.
     """
 
-    estimate: Mixture
-    errors: Mixture
+    estimate: Mixture | StudentTMixture
+    errors: Mixture | StudentTMixture
     smallest: Float[Array, ""]
     distance: Float[Array, ""]
     n_samples: Float[Array, ""]

@@ -16,9 +16,7 @@ from jaxgmm._mixture.mixture import (
     Mixture,
     Model,
     check_fitted_rows,
-    estimate,
-    is_predictive,
-    view,
+    plug_in,
 )
 from jaxgmm._numerics.blocks import map_blocks
 from jaxgmm._numerics.calls import usage
@@ -155,8 +153,3 @@ def log_assignment(potentials: Potentials, rows: Rows) -> Array:
 
     values = map_blocks(of_block, rows.by_themselves, row_width(rows, potentials))
     return jnp.sum(values if rows.weight is None else rows.weight * values)
-
-
-def plug_in(state: State | Mixture) -> Potentials:
-    """The potentials of the density of `mixture`, whatever the state's view."""
-    return estimate(state).potentials() if is_predictive(state) else view(state)

@@ -17,6 +17,7 @@ from jaxgmm._mixture.mixture import (
     check_fitted_rows,
     is_predictive,
     n_components_of,
+    plug_in,
     view,
 )
 from jaxgmm._numerics.blocks import map_blocks
@@ -33,9 +34,11 @@ def log_prob(state: Model, x: Samples) -> Float[Array, " N"]:
     which the parameters are integrated out. For full covariances that is a mixture of Student-t
     densities (Bishop 2006, eq. 10.81), for a known covariance a mixture of wider normal densities.
     It is exact for q and in closed form; only `IndependentNormalGamma`, which is not conjugate,
-    needs quadrature over the precision. For a `Mixture` it is the density of that mixture, so
-    ``log_prob(mixture(state), x)`` is the plug-in density. Of `Rows` with missing values or noise
-    it is the density of what was observed, and of labelled rows that of the row and its label.
+    needs quadrature over the precision. That of Student-t components (`with_student_t`) has no
+    closed form: theirs is the density at the posterior means of the parameters. For a `Mixture` it
+    is the density of that mixture, so ``log_prob(mixture(state), x)`` is the plug-in density. Of
+    `Rows` with missing values or noise it is the density of what was observed, and of labelled rows
+    that of the row and its label.
 
     Raises:
         ValueError: for bad samples, and for rows with noise after CAVI and SVI, whose predictive
@@ -60,7 +63,7 @@ def log_prob(state: Model, x: Samples) -> Float[Array, " N"]:
 def log_density(state: State | Mixture, rows: Rows) -> Array:
     """`log_prob` of checked rows."""
     if not is_predictive(state):
-        return row_log_evidence(rows, view(state))
+        return row_log_evidence(rows, plug_in(state))
 
     def of_block(block: Rows) -> Array:
         values = log_predictive_joint(state, block)

@@ -1,7 +1,7 @@
 """Draws: of samples, and of the parameters behind a fit."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,14 @@ from jaxtyping import Float, Int
 
 from jaxgmm._estep.structures import structure
 from jaxgmm._lane.state import Fitted, State, posterior_state
-from jaxgmm._mixture.mixture import Mixture, Model, check_fitted, estimate, is_predictive
+from jaxgmm._mixture.mixture import (
+    Mixture,
+    Model,
+    StudentTMixture,
+    check_fitted,
+    estimate,
+    is_predictive,
+)
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import draw
 from jaxgmm._numerics.calls import usage
@@ -51,7 +58,7 @@ _sample = jax.jit(draw_samples, static_argnames="n")
 
 
 @usage("jaxgmm.sample_posterior(key, result, n)")
-def sample_posterior(key: Array, state: State | Fitted, n: int) -> Mixture:
+def sample_posterior(key: Array, state: State | Fitted, n: int) -> Any:
     """Draw ``n`` mixtures from the posterior: weights ``(n, K)``, means and covariances.
 
     The state is that of CAVI or SVI. Component k is the same component in every draw, because q has
@@ -63,7 +70,8 @@ def sample_posterior(key: Array, state: State | Fitted, n: int) -> Mixture:
         n: number of draws.
 
     Returns:
-        `Mixture` with a leading axis of n: ``(n, K)``, ``(n, K, D)``, ``(n, K, D, D)``.
+        `Mixture` with a leading axis of n: ``(n, K)``, ``(n, K, D)``, ``(n, K, D, D)``. Of
+        Student-t components a `StudentTMixture`, all of the same degrees of freedom.
 
     Raises:
         ValueError: for the state of a point estimate, which has no posterior.
@@ -81,12 +89,15 @@ def sample_posterior(key: Array, state: State | Fitted, n: int) -> Mixture:
 
 
 @functools.partial(jax.jit, static_argnames="n")
-def _sample_posterior(key: Array, q: Prior, n: int) -> Mixture:
-    def one(key: Array) -> Mixture:
-        point, log_weights, _ = draw(key, q)
+def _sample_posterior(key: Array, q: Prior, n: int) -> Any:
+    def one(key: Array) -> Any:
+        drawn = draw(key, q)
+        point, weights = drawn.components, jnp.exp(drawn.log_weights)
         kind = structure(point.structure)
         covariances = kind.matrices(kind.covariance(point.factor), *point.mean.shape)
-        return Mixture(jnp.exp(log_weights), point.mean, covariances)
+        if drawn.degrees is not None:
+            return StudentTMixture(weights, point.mean, covariances, drawn.degrees)
+        return Mixture(weights, point.mean, covariances)
 
     return jax.vmap(one)(jax.random.split(key, n))
 
@@ -134,7 +145,7 @@ def credible_intervals(
 
 
 @jax.jit
-def _intervals(draws: Mixture, mass: Array) -> Interval:
+def _intervals(draws: Any, mass: Array) -> Interval:
     limits = jnp.stack([0.5 - 0.5 * mass, 0.5 + 0.5 * mass])
     both = [jnp.quantile(a, limits, axis=0) for a in draws]
-    return Interval(Mixture(*(a[0] for a in both)), Mixture(*(a[1] for a in both)))
+    return Interval(*(type(draws)(*(a[i] for a in both)) for i in (0, 1)))

@@ -10,11 +10,18 @@ from jaxtyping import Float
 from jaxgmm._estep.latent import latent, latent_of, spread_of
 from jaxgmm._estep.moments import feature_noise
 from jaxgmm._estep.padded import by_row
+from jaxgmm._estep.potentials import Potentials
 from jaxgmm._estep.row_logits import relative_row_logits, row_width
 from jaxgmm._estep.rows import Rows
 from jaxgmm._lane.state import State
-from jaxgmm._mixture.criteria import plug_in
-from jaxgmm._mixture.mixture import Mixture, Model, check_fitted_rows, estimate, n_components_of
+from jaxgmm._mixture.mixture import (
+    Mixture,
+    Model,
+    check_fitted_rows,
+    estimate,
+    n_components_of,
+    plug_in,
+)
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.blocks import map_blocks
 from jaxgmm._numerics.calls import described, usage
@@ -87,7 +94,7 @@ def _means(model: State | Mixture, rows: Rows) -> Array:
 @functools.partial(jax.jit, static_argnames="number")
 def _draws(key: Array, model: State | Mixture, rows: Rows, number: int) -> Array:
     # given what is known of it, a value of the background is drawn as a normal one
-    potentials, m = plug_in(model), replace(estimate(model), background=False)
+    potentials, m = plug_in(model), replace(estimate(model), background=False, degrees=None)
 
     def of_block(block: Rows, keys: Array) -> Array:
         # a joint draw of values and observations, moved to what was observed (Matheron's rule)
@@ -97,6 +104,10 @@ def _draws(key: Array, model: State | Mixture, rows: Rows, number: int) -> Array
         )
         draw = jax.vmap(lambda key, c: m.draw(key, c[None])[0] - m.means[c])
         values = draw(value_key, component)
+        if potentials.tail is not None:  # given its precision scale a row is normal
+            degrees = potentials.tail.degrees[component]
+            scale = _scales(which_key, block, potentials, component, degrees)
+            values = values / jnp.sqrt(scale)[:, None]
         observed = values + _errors(error_key, block)
         # (K, D, B): one draw is of one component, but costs as much as of all
         gap = block.x.T[None] - potentials.mean[:, :, None] - observed.T[None]
@@ -109,6 +120,22 @@ def _draws(key: Array, model: State | Mixture, rows: Rows, number: int) -> Array
         return map_blocks(lambda b: of_block(*b), (rows, keys), row_width(rows, potentials))
 
     return lax.map(one, jax.random.split(key, number))
+
+
+def _scales(
+    keys: Array, rows: Rows, potentials: Potentials, component: Array, degrees: Array
+) -> Array:
+    """Draws of the precision scales of rows, given what was observed and the component, (B,)."""
+    squares = latent(rows, potentials, spread_of(potentials, rows)).squares
+    mine = jnp.take_along_axis(squares, component[None], axis=0)[0]
+    heavy = jnp.isfinite(degrees)
+    degrees = jnp.where(heavy, degrees, 1)
+    seen = jnp.ones(rows.x.shape, bool) if rows.missing is None else ~rows.missing
+    shape = 0.5 * (degrees + jnp.sum(seen, axis=1, dtype=rows.x.dtype))
+    # another number from the same key would not be independent of the component
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
+    gamma = jax.vmap(lambda key, a: jax.random.gamma(key, a, dtype=a.dtype))(keys, shape)
+    return jnp.where(heavy, gamma / (0.5 * (degrees + mine)), 1)
 
 
 def _errors(keys: Array, rows: Rows) -> Array:

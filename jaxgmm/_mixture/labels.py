@@ -12,14 +12,14 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jaxgmm._lane.state import Fitted, State
-from jaxgmm._mixture.mixture import Mixture, Model, check_fitted, estimate
+from jaxgmm._mixture.mixture import Mixture, Model, StudentTMixture, check_fitted, estimate
 from jaxgmm._model.estimate import Estimate
-from jaxgmm._model.prior import Prior
+from jaxgmm._model.prior import Prior, reordered
 from jaxgmm._numerics.calls import usage
 from jaxgmm._numerics.checks import check_choice
 from jaxgmm._numerics.pytree import replace
 
-Named = TypeVar("Named", State, Mixture)
+Named = TypeVar("Named", State, Mixture, StudentTMixture)
 
 KEYS = ("weight", "mean", "scale")
 
@@ -117,8 +117,8 @@ def assignment(means: Float[Array, "K D"], target: Estimate) -> Int[Array, " K"]
 
 def rename(named: Named, order: Int[Array, " K"]) -> Named:
     """Component ``order[k]`` becomes component k."""
-    if isinstance(named, Mixture):
-        return Mixture(*(a[order] for a in named))
+    if isinstance(named, Mixture | StudentTMixture):
+        return type(named)(*(a[order] for a in named))
     # an optimiser's coordinates have the old names: such a state is one to start from
     memory = () if hasattr(named.memory, "coordinates") else named.memory
     prior, posterior = (_renamed(a, order) for a in (named.prior, named.posterior))
@@ -134,5 +134,4 @@ def _renamed(distribution: Prior, order: Array) -> Prior:
 
     weights = distribution.weights
     moved = {name: getattr(weights, name)[order] for name in weights.expected_shapes()}
-    components = distribution.components.reorder(order)
-    return replace(distribution, weights=replace(weights, **moved), components=components)
+    return replace(reordered(distribution, order), weights=replace(weights, **moved))

@@ -57,7 +57,8 @@ def compact(m: Estimate, j: Array, last: Array) -> Estimate:
     """The estimate after component ``j`` was emptied: the ``last`` one takes its place."""
     gone = jnp.zeros_like(m.weights[0])
     out = put(m, j, part(m, last))
-    return replace(out, weights=out.weights.at[last].set(gone))
+    degrees = None if m.degrees is None else m.degrees.at[j].set(m.degrees[last])
+    return replace(out, weights=out.weights.at[last].set(gone), degrees=degrees)
 
 
 def part(m: Estimate, k: Array) -> Part:

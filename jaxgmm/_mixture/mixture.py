@@ -12,7 +12,7 @@ from jaxgmm._estep.potentials import Potentials
 from jaxgmm._estep.row_checks import check_labels, check_rows
 from jaxgmm._estep.rows import Rows, Samples, floats_of
 from jaxgmm._lane.state import Fitted, State, state_of
-from jaxgmm._model.checks import check_width
+from jaxgmm._model.checks import check_noise_free, check_width
 from jaxgmm._model.estimate import Estimate
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.calls import described
@@ -40,6 +40,26 @@ class Mixture(NamedTuple):
 
     def __eq__(self, other: object) -> bool:
         return same_bits(self, other) if isinstance(other, Mixture) else NotImplemented
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
+class StudentTMixture(NamedTuple):
+    """A mixture of multivariate Student-t distributions, each leaf led by K.
+
+    Component k has the mean ``means[k]`` for more than one degree of freedom, and the covariance
+    ``degrees[k] / (degrees[k] - 2) scales[k]`` for more than two. Two are equal if they have the
+    same bits.
+    """
+
+    weights: Float[Array, " K"]
+    means: Float[Array, "K D"]
+    scales: Float[Array, "K D D"]
+    degrees: Float[Array, " K"]
+
+    def __eq__(self, other: object) -> bool:
+        return same_bits(self, other) if isinstance(other, StudentTMixture) else NotImplemented
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -117,7 +137,11 @@ def mixture(state: Model) -> Mixture:
 
     Like all functions of a fit it takes the `State` of one lane, or a `Result` or `Selection`,
     whose best state counts. A `Mixture` is returned as it is. All components are normal: a
-    background is the normal distribution with the mean and the covariance of its box.
+    background is the normal distribution with the mean and the covariance of its box. Of Student-t
+    components see `student_t_mixture`.
+
+    Raises:
+        ValueError: for a fit with Student-t components.
 
     Example:
         >>> import jax, jaxgmm
@@ -127,13 +151,74 @@ def mixture(state: Model) -> Mixture:
         >>> bool(jax.numpy.allclose(means[0], x.mean(0), atol=1e-5))
         True
     """
-    m = estimate(check_fitted(state, "mixture"))
+    m = estimate(check_normal_fit(check_fitted(state, "mixture"), "mixture"))
     return Mixture(m.weights, m.means, m.matrices())
 
 
+def student_t_mixture(state: State | Fitted) -> Any:
+    """The fitted mixture of Student-t components, see `with_student_t`.
+
+    The estimate of EM, or the posterior means of weights, means and precisions, and the degrees of
+    freedom. A background is the component 0 with the mean and the covariance of its box, and
+    infinite degrees of freedom.
+
+    Raises:
+        ValueError: for a fit with normal components.
+
+    Example:
+        >>> import jax, jaxgmm
+        >>> x = jax.random.t(jax.random.key(0), 3.0, (500, 2))
+        >>> prior = jaxgmm.with_student_t(jaxgmm.flat_prior(1, 2), degrees=3)
+        >>> result = jaxgmm.fit(jax.random.key(1), x, jaxgmm.em(prior))
+        >>> jaxgmm.student_t_mixture(result).scales.shape
+        (1, 2, 2)
+    """
+    model = check_fitted(state, "student_t_mixture")
+    if not has_student_t(model):
+        raise ValueError(
+            "student_t_mixture takes a fit with Student-t components (jaxgmm.with_student_t), but "
+            "those of this one are normal; call jaxgmm.mixture(result)."
+        )
+    m = estimate(model)
+    return parameters(m, m.matrices())
+
+
+def parameters(m: Estimate, covariances: Float[Array, "K D D"]) -> Mixture | StudentTMixture:
+    """What an estimate says of its components, with their covariances or scales as matrices."""
+    if m.degrees is None:
+        return Mixture(m.weights, m.means, covariances)
+    degrees = m.degrees.at[0].set(jnp.inf) if m.background else m.degrees
+    return StudentTMixture(m.weights, m.means, covariances, degrees)
+
+
+def has_student_t(model: State | Mixture) -> TypeGuard[State]:
+    """Whether the components are Student-t distributions, see `with_student_t`."""
+    return isinstance(model, State) and model.posterior.tails is not None
+
+
+def check_normal_fit(model: State | Mixture, what: str) -> State | Mixture:
+    """Refuse a fit with Student-t components."""
+    if has_student_t(model):
+        raise ValueError(
+            f"{what} describes normal components, but those of this fit are Student-t; "
+            "jaxgmm.student_t_mixture(result) has their weights, means, scales and degrees."
+        )
+    return model
+
+
 def is_predictive(state: State | Mixture) -> TypeGuard[State]:
-    """Whether its density is a posterior predictive, and not that of a mixture."""
-    return isinstance(state, State) and not state.view.point
+    """Whether its density is a posterior predictive, and not that of a mixture.
+
+    That of Student-t components has no closed form: theirs is that of the mean parameters.
+    """
+    return isinstance(state, State) and not state.view.point and state.posterior.tails is None
+
+
+def plug_in(state: State | Mixture) -> Potentials:
+    """The potentials of the density of the estimate, whatever the state's view."""
+    if isinstance(state, State) and state.view.point:
+        return state.potentials
+    return estimate(state).potentials()
 
 
 def view(state: State | Mixture) -> Potentials:
@@ -175,4 +260,6 @@ def check_fitted_rows(
     means = model.posterior.components.mean if isinstance(model, State) else model.means
     check_width(means, rows.x, "the fit" if isinstance(model, State) else "the mixture")
     check_labels(rows, means.shape[0], ordered=False)
+    if isinstance(model, State):
+        check_noise_free(model.prior, rows)
     return model, rows

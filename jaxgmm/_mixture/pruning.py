@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgmm._lane.state import Fitted, State, state_of
+from jaxgmm._model.prior import reordered
 from jaxgmm._numerics.checks import check_positive
 from jaxgmm._numerics.pytree import replace
 
@@ -54,8 +55,8 @@ def prune(state: State | Fitted, least: float = 0.5) -> State:
             "least."
         )
     weights = prior.weights.kept(kept)
-    smaller = replace(prior, weights=weights, components=prior.components.reorder(kept))
+    smaller = replace(reordered(prior, kept), weights=weights)
     weights = weights.update(jnp.asarray(count)[kept])
-    posterior = replace(q, weights=weights, components=q.components.reorder(kept))
+    posterior = replace(reordered(q, kept), weights=weights)
     unknown = jnp.full_like(state.objective, -jnp.inf)
     return replace(state, prior=smaller, posterior=posterior, objective=unknown, memory=())

@@ -17,7 +17,6 @@ from jaxgmm._mixture.mixture import (
     estimate,
     has_background,
     is_predictive,
-    mixture,
 )
 from jaxgmm._mixture.scale_mixture import ScaleMixture, cdf_of, quantile_of
 from jaxgmm._numerics.calls import usage
@@ -29,7 +28,8 @@ def feature_density(state: State | Mixture, feature: int) -> ScaleMixture:
     m = estimate(state)
     weights, mean, none = m.weights, m.means[:, feature], jnp.zeros_like(m.weights)
     if not is_predictive(state):
-        return ScaleMixture(weights, mean, m.variances()[:, feature], none, None)
+        shape = None if m.degrees is None else 0.5 * m.degrees
+        return ScaleMixture(weights, mean, m.variances()[:, feature], none, shape)
     variance, added, shape = state.posterior.components.predictive().marginal(feature)
     return ScaleMixture(weights, mean, variance, added, shape)
 
@@ -106,7 +106,7 @@ def _check_feature(model: Any, feature: int | None, what: str) -> tuple[State | 
             f"{what} has no formula for a background; give it jaxgmm.mixture(result), in which "
             "the background is a normal component."
         )
-    means = jax.eval_shape(mixture, model).means
+    means = jax.eval_shape(estimate, model).means
     d = means.shape[1]
     if feature is None and d > 1:
         raise ValueError(f"there are {d} features: say which one by feature=0 to {d - 1}.")

@@ -20,7 +20,6 @@ from jaxgmm._mixture.mixture import (
     check_fitted,
     check_fitted_samples,
     estimate,
-    mixture,
 )
 from jaxgmm._model.views import sampled_potentials
 from jaxgmm._numerics.calls import usage
@@ -161,7 +160,7 @@ def sampled_kl(key: Array, p: Model, q: Model, n_draws: int = 10_000) -> Value:
     """
     _check_draws(n_draws)
     p, q = (check_fitted(a, "sampled_kl") for a in (p, q))
-    first, second = (jax.eval_shape(mixture, a).means for a in (p, q))
+    first, second = (jax.eval_shape(estimate, a).means for a in (p, q))
     if (first.shape[1], first.dtype) != (second.shape[1], second.dtype):
         raise ValueError(
             f"p is of {first.shape[1]} features of {first.dtype}, but q of {second.shape[1]} of "

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxgmm._estep.row_checks import check_rows
@@ -88,7 +89,13 @@ def with_background(prior: Prior, x: Samples, *, volume: float | None = None) ->
     order = np.concatenate([[0], np.arange(prior.n_components)])
     components = prior.components
     own = {n: as_array(np.asarray(a)[order]) for n, a in components.own_fields().items()}
-    more = replace(prior, weights=prior.weights.kept(order), components=replace(components, **own))
+    tails = jax.tree.map(lambda a: as_array(np.asarray(a)[order]), prior.tails)
+    more = replace(
+        prior,
+        weights=prior.weights.kept(order),
+        components=replace(components, **own),
+        tails=tails,
+    )
     known = freeze(more, means=centre[None], covariances=covariance[None], components=[0])
     return replace(known, background=True)
 

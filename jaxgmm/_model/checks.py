@@ -57,6 +57,11 @@ def check_prior(prior: Any, what: str) -> Any:
                     f"the prior's {name} must have shape {shape} to go with the others, but its "
                     f"shape is {tuple(value.shape)}."
                 )
+    if prior.tails is not None and prior.tails.degrees.shape != (components.n_components,):
+        raise ValueError(
+            f"the prior's degrees of freedom must have shape ({components.n_components},), but "
+            f"their shape is {tuple(prior.tails.degrees.shape)}."
+        )
     if weights.n_components != components.n_components:
         raise ValueError(
             f"the prior's weights are of {weights.n_components} components, but its mean is of "
@@ -68,6 +73,8 @@ def check_prior(prior: Any, what: str) -> Any:
     check_leaves_finite("the prior", prior, infinite)
     components.check()
     weights.check()
+    if prior.tails is not None:
+        prior.tails.check()
     return prior
 
 
@@ -137,11 +144,30 @@ def check_width(mean: Array, x: Array, what: str) -> None:
         raise ValueError(f"x is {x.dtype}, but {what} is {mean.dtype}; {hint}.")
 
 
+def check_noise_free(prior: Any, rows: Rows) -> None:
+    """Refuse rows with noise for Student-t components: the sum of the two has no closed form."""
+    if prior.tails is not None and rows.noise is not None:
+        raise ValueError(
+            "the density of a Student-t variable with a normal error has no closed form: fit rows "
+            "with noise with normal components, a prior without jaxgmm.with_student_t."
+        )
+
+
+def check_normal(prior: Any, what: str) -> None:
+    """Refuse Student-t components where normal ones are needed."""
+    if prior.tails is not None:
+        raise ValueError(
+            f"{what} needs normal components, but those of this prior are Student-t; use a prior "
+            "without jaxgmm.with_student_t."
+        )
+
+
 def check_model(prior: Any, rows: Rows) -> None:
     """The rows and the prior are of one width, dtype and K, and there are enough rows."""
     x = rows.x
     check_width(prior.components.mean, x, "the prior")
     check_labels(rows, prior.n_components, prior.weights.ordered)
+    check_noise_free(prior, rows)
     if x.shape[0] < prior.n_components:
         raise ValueError(
             f"x has {x.shape[0]} rows, fewer than the {prior.n_components} components of the "

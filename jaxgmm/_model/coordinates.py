@@ -28,9 +28,11 @@ def constrain(node: Any, coordinates: dict[str, Array]) -> Any:
 def coordinates_of(q: Prior, view: View) -> dict[str, Any]:
     """Coordinates of the posterior's hyperparameters, or of the point at its mode."""
     if not view.point:
-        return {"weights": unconstrain(q.weights), "components": unconstrain(q.components)}
+        parts = {"weights": unconstrain(q.weights), "components": unconstrain(q.components)}
+        return parts if q.tails is None else {**parts, "tails": unconstrain(q.tails)}
     m = Mode().estimate(q)
-    point = {"weights": interior(m.weights), "means": m.means, "covariance": m.covariance}
+    point: dict[str, Any] = {"weights": interior(m.weights), "means": m.means}
+    point |= {"covariance": m.covariance, "degrees": m.degrees}
     return {name: inverse(t, point[name]) for name, t in _point_maps(q).items()}
 
 
@@ -51,6 +53,7 @@ def posterior_of(prior: Prior, coordinates: dict[str, Any], total: Array, view: 
             prior,
             weights=constrain(prior.weights, coordinates["weights"]),
             components=constrain(prior.components, coordinates["components"]),
+            tails=None if prior.tails is None else constrain(prior.tails, coordinates["tails"]),
         )
     m, maps = Mode().estimate(prior), _point_maps(prior)
     point = {name: forward(t, coordinates[name]) for name, t in maps.items()}
@@ -80,4 +83,4 @@ def _point_maps(q: Prior) -> dict[str, Any]:
         maps["weights"] = biject_to(constraints.simplex)
     if q.components.precisions.learnt:
         maps["covariance"] = structure(q.components.structure).bijection()
-    return maps
+    return maps if q.tails is None else {**maps, **q.tails.transforms()}

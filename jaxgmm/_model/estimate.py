@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from jaxgmm._estep.potentials import Potentials, add_log_weights
+from jaxgmm._estep.potentials import Potentials, add_log_weights, with_degrees
 from jaxgmm._estep.structures import structure
 from jaxgmm._numerics import linalg
 from jaxgmm._numerics.pytree import pytree, replace, static
@@ -27,6 +27,8 @@ class Estimate:
         covariance: ``(K, D, D)`` full, ``(D, D)`` tied, ``(K, D)`` diag, ``(K,)`` spherical.
         structure: name of the covariance structure (static).
         background: whether component 0 has the density of a box (static), see `with_background`.
+        degrees: None, or degrees of freedom of Student-t components ``(K,)``, whose scales the
+            covariances then are.
     """
 
     weights: Float[Array, "*R K"]
@@ -34,6 +36,7 @@ class Estimate:
     covariance: Float[Array, "..."]
     structure: str = static()
     background: bool = static(default=False)
+    degrees: Float[Array, "*R K"] | None = None
 
     @property
     def kind(self) -> "Structure":
@@ -56,13 +59,15 @@ class Estimate:
         log_weights = jnp.where(used, jnp.log(jnp.where(used, self.weights, 1)), -jnp.inf)
         const = jnp.broadcast_to(log_det - 0.5 * d * LOG_2PI, (k,))
         box = self.covariance[0] if self.background else None
-        return add_log_weights(
-            Potentials(const, self.means, factor, self.structure), log_weights, box
-        )
+        components = Potentials(const, self.means, factor, self.structure)
+        return with_degrees(add_log_weights(components, log_weights, box), self.degrees)
 
     def draw(self, key: Array, component: Int[Array, " n"]) -> Float[Array, "n D"]:
         """One draw from each given component, differentiable in the estimate."""
         noise = jax.random.normal(key, (component.shape[0], self.means.shape[1]), self.means.dtype)
+        if self.degrees is not None:
+            half = 0.5 * self.degrees[component]
+            noise = noise / jnp.sqrt(jax.random.gamma(key, half, dtype=half.dtype) / half)[:, None]
         m = self.separate()
         root = m.kind.root(m.covariance)[component]
         draws = self.means[component] + m.kind.colour(root, noise)

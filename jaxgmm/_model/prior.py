@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -10,6 +11,7 @@ from jaxgmm._estep.stats import Stats, reorder
 from jaxgmm._model.components.base import Components
 from jaxgmm._model.families import Weights
 from jaxgmm._model.known import put_known, tamed
+from jaxgmm._model.tails import Tails
 from jaxgmm._numerics.affine import Affine
 from jaxgmm._numerics.pytree import all_finite, pytree, replace, static
 
@@ -35,6 +37,7 @@ class Prior:
             or `KnownCovariance`.
         background: whether component 0 has the density of a box, the same everywhere (static); see
             `with_background`.
+        tails: None, or the degrees of freedom of Student-t components; see `with_student_t`.
 
     Example:
         >>> import jax.numpy as jnp, jaxgmm
@@ -49,6 +52,7 @@ class Prior:
     weights: AnyWeights
     components: AnyComponents
     background: bool = static(default=False)
+    tails: Tails | None = None
 
     @property
     def n_components(self) -> int:
@@ -65,12 +69,20 @@ class Prior:
     @property
     def n_parameters(self) -> int | Array:
         """Number of free parameters of the mixture: the df of `bic` and `aic`."""
-        return self.weights.n_parameters + self.components.n_parameters
+        number = self.weights.n_parameters + self.components.n_parameters
+        if self.tails is None:
+            return number
+        return number + self.tails.n_parameters(self.n_components - self.background)
 
     @property
     def box(self) -> Array | None:
         """The covariance of the background's box, in the structure's shape; None without one."""
         return self.components.mean_covariance()[0] if self.background else None
+
+    @property
+    def degrees(self) -> Array | None:
+        """Degrees of freedom of Student-t components; None of normal ones."""
+        return None if self.tails is None else self.tails.degrees
 
     def mapped(self, to: Affine) -> "Prior":
         """The same distribution in other coordinates of the data."""
@@ -120,7 +132,13 @@ def update(
     """
     known = None if current is None else current.components
     components = prior.components.update(stats, known, point=point)
-    return replace(prior, weights=prior.weights.update(stats.count), components=components)
+    tails = prior.tails
+    if tails is not None:
+        own = prior.weights.present() & (jnp.arange(prior.n_components) >= int(prior.background))
+        known = None if current is None else current.tails
+        tails = tails.update(stats, known or tails, own)
+    weights = prior.weights.update(stats.count)
+    return replace(prior, weights=weights, components=components, tails=tails)
 
 
 def best_order(prior: Prior, count: Array, *, point: bool) -> Array:
@@ -134,7 +152,8 @@ def best_order(prior: Prior, count: Array, *, point: bool) -> Array:
         shape = (-1,) + (1,) * (field.ndim - 1)
         return jnp.all((field == field[:1]) | ~present.reshape(shape))
 
-    alike = [same(field) for field in prior.components.own_fields().values()]
+    own = prior.components.own_fields().values()
+    alike = [same(a) for a in (*own, *jax.tree.leaves(prior.tails))]
     best = prior.weights.best_order(count, point=point)
     return jnp.where(jnp.all(jnp.stack(alike)), best, jnp.arange(prior.n_components))
 
@@ -147,13 +166,19 @@ def put_in_order(prior: Prior, stats: Stats, current: Prior, *, point: bool) -> 
     if not prior.weights.ordered:
         return stats, current
     order = best_order(prior, stats.count, point=point)
-    return reorder(stats, order), replace(current, components=current.components.reorder(order))
+    return reorder(stats, order), reordered(current, order)
 
 
 def reorder_posterior(prior: Prior, q: Prior, order: Array) -> Prior:
     """A posterior that some counts led to, with its components and its sticks in another order."""
     weights = prior.weights.update(q.weights.counts(prior.weights)[order])
-    return replace(q, weights=weights, components=q.components.reorder(order))
+    return replace(reordered(q, order), weights=weights)
+
+
+def reordered(q: Prior, order: Array) -> Prior:
+    """With renamed components, or some of them, but for the weights: the new k is ``order[k]``."""
+    tails = None if q.tails is None else q.tails.reorder(order)
+    return replace(q, components=q.components.reorder(order), tails=tails)
 
 
 def interpolate(a: Prior, b: Prior, rho: ArrayLike) -> Prior:
@@ -169,4 +194,8 @@ def interpolate(a: Prior, b: Prior, rho: ArrayLike) -> Prior:
     """
     rho = jnp.asarray(rho, a.dtype)
     weights = a.weights.interpolate(b.weights, rho)
-    return replace(a, weights=weights, components=a.components.interpolate(b.components, rho))
+    components = a.components.interpolate(b.components, rho)
+    tails = a.tails
+    if tails is not None and b.tails is not None:
+        tails = tails.interpolate(b.tails, rho)
+    return replace(a, weights=weights, components=components, tails=tails)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from jaxgmm._estep.data import Data
 from jaxgmm._estep.log_evidence import log_evidence_on
-from jaxgmm._estep.potentials import Potentials, add_log_weights
+from jaxgmm._estep.potentials import Potentials, add_log_weights, with_degrees
 from jaxgmm._estep.stats import Stats
 from jaxgmm._estep.structures import structure
 from jaxgmm._model.bounds import kl_divergence
@@ -71,7 +71,10 @@ class View:
         components = prior.components.with_parameters(
             estimate.means, estimate.covariance, count, n_means
         )
-        return replace(prior, weights=weights, components=components)
+        tails = prior.tails
+        if tails is not None and estimate.degrees is not None:
+            tails = tails.at(estimate.degrees)
+        return replace(prior, weights=weights, components=components, tails=tails)
 
     def update(self, prior: Prior, stats: Stats, current: Prior | None = None) -> Prior:
         """The conjugate update, Bishop 2006, eq. 10.58 to 10.63; see `jaxgmm.update`."""
@@ -114,7 +117,8 @@ class Mode(View):
 
     def potentials(self, q: Prior) -> Potentials:
         components = q.components.mode(self.reg_covar, q.weights.present())
-        return add_log_weights(components, q.weights.mode(), q.box)
+        joint = add_log_weights(components, q.weights.mode(), q.box)
+        return with_degrees(joint, q.degrees)
 
     def penalty(self, q: Prior, prior: Prior) -> Float[Array, ""]:
         present = prior.weights.present()
@@ -127,7 +131,8 @@ class Mode(View):
         covariance = c.mode_covariance(q.weights.present())
         if c.precisions.learnt:
             covariance = structure(c.structure).regularise(covariance, self.reg_covar)
-        return Estimate(jnp.exp(q.weights.mode()), c.mean, covariance, c.structure, q.background)
+        weights = jnp.exp(q.weights.mode())
+        return Estimate(weights, c.mean, covariance, c.structure, q.background, q.degrees)
 
 
 @pytree
@@ -148,7 +153,11 @@ class Expectation(View):
     name = "expectation"
 
     def potentials(self, q: Prior) -> Potentials:
-        return add_log_weights(q.components.expectation(), q.weights.expectation(), q.box)
+        components, trace = q.components.expectation(), q.components.mean_trace()
+        if q.tails is not None:  # a part of the squared distances, which the scales multiply
+            components = replace(components, const=components.const + 0.5 * trace)
+        joint = add_log_weights(components, q.weights.expectation(), q.box)
+        return with_degrees(joint, q.degrees, trace)
 
     def penalty(self, q: Prior, prior: Prior) -> Float[Array, ""]:
         return kl_divergence(q, prior)
@@ -156,7 +165,8 @@ class Expectation(View):
     def estimate(self, q: Prior) -> Estimate:
         """``E[pi]``, ``E[mu]`` and ``E[Lambda]^-1``."""
         c = q.components
-        return Estimate(q.weights.mean(), c.mean, c.mean_covariance(), c.structure, q.background)
+        weights, covariance = q.weights.mean(), c.mean_covariance()
+        return Estimate(weights, c.mean, covariance, c.structure, q.background, q.degrees)
 
 
 @pytree
@@ -203,15 +213,18 @@ class Draw(NamedTuple):
     components: Potentials
     log_weights: Float[Array, " K"]
     box: Array | None = None
+    degrees: Array | None = None
 
     def potentials(self) -> Potentials:
-        return add_log_weights(self.components, self.log_weights, self.box)
+        joint = add_log_weights(self.components, self.log_weights, self.box)
+        return with_degrees(joint, self.degrees)
 
 
 def draw(key: Array, q: Prior) -> Draw:
     """A reparameterised draw of the parameters, differentiable in ``q``."""
     weights_key, components_key = jax.random.split(key)
-    return Draw(q.components.sample(components_key), q.weights.sample(weights_key), q.box)
+    components, weights = q.components.sample(components_key), q.weights.sample(weights_key)
+    return Draw(components, weights, q.box, q.degrees)
 
 
 def log_density(q: Prior, point: Draw) -> Float[Array, ""]:

@@ -11,6 +11,7 @@ from numpyro.distributions import constraints
 
 from jaxgmm._lane.state import Fitted, State, state_of
 from jaxgmm._mixture.mixture import mixture
+from jaxgmm._model.checks import check_normal
 from jaxgmm._model.known import anything_known
 from jaxgmm._model.prior import Prior
 from jaxgmm._numerics.checks import is_traced
@@ -70,7 +71,8 @@ def predictive(state: State | Fitted) -> dist.MixtureSameFamily:
 
 
 def check_learnt(p: Prior, what: str) -> None:
-    """Refuse parameters that `jaxgmm.freeze` made known: they have no site."""
+    """Refuse parameters that `jaxgmm.freeze` made known, and components that are not normal."""
+    check_normal(p, what)
     if not is_traced(p) and (anything_known(p.components) or hasattr(p.weights, "unconstrained")):
         raise ValueError(
             f"{what} has no sites of known parameters, but some of this prior are known "

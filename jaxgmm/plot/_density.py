@@ -18,10 +18,12 @@ from jaxgmm.plot._model import (
     component_log_densities,
     drawable,
     parameters,
+    squared_radius,
 )
 from jaxgmm.plot._style import axes_or_new
 
 _SIDE = 200  # points of the grid in each direction
+_SHOWN = 0.99  # of the mass of each component that the limits hold
 
 
 @usage("jaxgmm.plot.density(result)")
@@ -71,7 +73,7 @@ def density(
     labels = check_names(names, own.means.shape[1])
     flat = parameters(own, chosen)
     ax = axes_or_new(ax)
-    box = _box(limits, ax, flat)
+    box = _box(limits, ax, flat, np.sqrt(squared_radius(model, _SHOWN)))
     across, up = (np.linspace(low, high, _SIDE) for low, high in box)
     grid = np.stack(np.meshgrid(across, up), axis=-1).reshape(-1, 2)
     wide = _is_wide(flat, box)
@@ -94,8 +96,8 @@ def density(
     return ax
 
 
-def _box(limits: Any, ax: Axes, flat: Parameters) -> np.ndarray:
-    """((left, right), (bottom, top))."""
+def _box(limits: Any, ax: Axes, flat: Parameters, radius: np.ndarray) -> np.ndarray:
+    """((left, right), (bottom, top)), with ellipses of these radii."""
     if limits is not None:
         box = np.asarray(limits, np.float64)
         if box.shape != (2, 2) or not np.isfinite(box).all() or not (box[:, 0] < box[:, 1]).all():
@@ -109,7 +111,7 @@ def _box(limits: Any, ax: Axes, flat: Parameters) -> np.ndarray:
     known = drawable(flat)
     means = flat.means[known]
     variances = np.einsum("kii->ki", flat.covariances[known])
-    reach = 3.03 * np.sqrt(np.maximum(variances, 0))
+    reach = radius[known, None] * np.sqrt(np.maximum(variances, 0))
     if not reach.size or not (reach > 0).any(axis=0).all():
         return np.array([[-1.0, 1.0], [-1.0, 1.0]])
     return np.stack([(means - reach).min(axis=0), (means + reach).max(axis=0)], axis=1)

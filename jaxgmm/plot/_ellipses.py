@@ -11,7 +11,14 @@ from matplotlib.patches import Ellipse
 from jaxgmm._lane.state import State
 from jaxgmm._mixture.mixture import Mixture, has_background
 from jaxgmm._numerics.calls import usage
-from jaxgmm.plot._model import as_mixture, check_features, check_names, drawable, parameters
+from jaxgmm.plot._model import (
+    as_mixture,
+    check_features,
+    check_names,
+    drawable,
+    parameters,
+    squared_radius,
+)
 from jaxgmm.plot._style import axes_or_new, style
 
 
@@ -29,7 +36,8 @@ def ellipses(
     The ellipses are those of the marginal of the two features,
     ``(x - mean)^T covariance^-1 (x - mean) = -2 log(1 - mass)``, with the quantile of chi-square
     with two degrees of freedom on the right. After CAVI and SVI the covariance is
-    ``E[Lambda]^-1``, as in `jaxgmm.mixture`.
+    ``E[Lambda]^-1``, as in `jaxgmm.mixture`. Those of Student-t components are of the scales, wider
+    by the quantile of their own distribution.
 
     A component with less than a hundredth of the mixture is drawn in thin lines. A component
     without weight is left out, and so are a background and a component whose parameters are not
@@ -65,6 +73,7 @@ def ellipses(
     flat = parameters(own, chosen)
     drawn = drawable(flat)
     drawn[0] &= not has_background(model)
+    radii = [np.sqrt(squared_radius(model, share)) for share in shares]
     for k in np.flatnonzero(drawn):
         colour, marker, line = style(int(k))
         width = 1.6 if flat.weights[k] >= 0.01 else 0.7
@@ -72,9 +81,8 @@ def ellipses(
         sides = 2 * np.sqrt(np.maximum(variances, 0))
         angle = math.degrees(math.atan2(vectors[1, 0], vectors[0, 0]))
         mean = (float(flat.means[k, 0]), float(flat.means[k, 1]))
-        for share in shares:
-            radius = math.sqrt(-2 * math.log1p(-share))
-            patch = Ellipse(mean, *(radius * sides), angle=angle, fill=False, zorder=4)
+        for radius in radii:
+            patch = Ellipse(mean, *(radius[k] * sides), angle=angle, fill=False, zorder=4)
             patch.set(edgecolor=colour, linestyle=line, linewidth=width)
             ax.add_patch(patch)
         ax.plot(*mean, marker, color=colour, markersize=8, markeredgecolor="white", zorder=5)

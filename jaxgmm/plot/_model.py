@@ -1,5 +1,7 @@
 """What the pictures ask of a model, whether it is a `State` or a `Mixture`."""
 
+import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,8 +15,20 @@ from jaxgmm._estep.rows import Rows
 from jaxgmm._lane.state import State
 from jaxgmm._mixture.algebra import marginal_of
 from jaxgmm._mixture.density import log_predictive_joint, responsibilities_at
-from jaxgmm._mixture.mixture import Mixture, check_fitted, is_predictive, mixture, view
+from jaxgmm._mixture.mixture import (
+    Mixture,
+    check_fitted,
+    estimate,
+    has_student_t,
+    is_predictive,
+    mixture,
+    n_components_of,
+    student_t_mixture,
+    view,
+)
+from jaxgmm._model.estimate import Estimate
 from jaxgmm._numerics.blocks import map_blocks
+from jaxgmm._numerics.calls import described
 
 # Where more rows would be drawn than this, a random subset of as many is.
 MOST_POINTS = 5000
@@ -29,8 +43,10 @@ class Parameters(NamedTuple):
 
 
 def as_mixture(model: Any, what: str) -> tuple[State | Mixture, Mixture]:
-    """What is drawn, of one lane, and its mixture."""
+    """What is drawn, of one lane, and its mixture: of Student-t components that of the scales."""
     model = check_fitted(model, what, values=False)  # what is left of a failed one is drawn
+    if has_student_t(model):
+        return model, Mixture(*student_t_mixture(model)[:3])
     return model, mixture(model) if isinstance(model, State) else model
 
 
@@ -51,8 +67,9 @@ def check_features(features: Any, n_features: int, n: int) -> tuple[int, ...]:
     inside = integers and all(0 <= f < n_features for f in chosen)
     if not inside or len(chosen) != n or len(set(chosen)) != n:
         what = "one feature" if n == 1 else f"{n} different features"
+        came = described(features) if np.ndim(features) > 1 else features
         raise ValueError(
-            f"expected {what} between 0 and {n_features - 1}, the model's, but got {features}."
+            f"expected {what} between 0 and {n_features - 1}, the model's, but got {came}."
         )
     return chosen
 
@@ -67,6 +84,21 @@ def check_names(names: Any, n_features: int) -> list[str]:
             f"model, but it is {names!r}."
         )
     return [str(name) for name in names]
+
+
+def squared_radius(model: State | Mixture, share: float) -> np.ndarray:
+    """Squared Mahalanobis distance within which each component has a share of its mass, (K,).
+
+    In the plane of two features: the quantile of chi-square with two degrees of freedom, or of a
+    Student-t component twice that of F with 2 and its own.
+    """
+    square = np.full(n_components_of(model), -2 * math.log1p(-share))
+    if not has_student_t(model):
+        return square
+    degrees = np.asarray(student_t_mixture(model).degrees, np.float64)
+    heavy = np.isfinite(degrees)
+    finite = np.where(heavy, degrees, 1)
+    return np.where(heavy, finite * np.expm1(square / finite), square)
 
 
 def drawable(own: Parameters) -> np.ndarray:
@@ -93,7 +125,9 @@ def component_log_densities(
     """
     own = as_mixture(model, "plot")[1]
     x = jnp.asarray(at, own.means.dtype)
-    if len(features) < own.means.shape[1]:
+    if has_student_t(model):
+        values = _student_t(model, x, tuple(features))
+    elif len(features) < own.means.shape[1]:
         values = _logits(marginal_of(own, features), x)
     else:
         density = _predictive if is_predictive(model) else _logits
@@ -111,6 +145,16 @@ def shares(model: State | Mixture, x: Array) -> Array:
 @jax.jit
 def _logits(model: State | Mixture, x: Array) -> Array:
     own = view(model)
+    return map_blocks(lambda rows: logits(rows, own), x, 3 * own.mean.size)
+
+
+@functools.partial(jax.jit, static_argnames="features")
+def _student_t(model: State, x: Array, features: tuple[int, ...]) -> Array:
+    m, chosen = estimate(model), np.asarray(features)
+    scales = m.matrices()[:, chosen][:, :, chosen]
+    degrees = student_t_mixture(model).degrees
+    part = Estimate(m.weights, m.means[:, chosen], scales, "full", degrees=degrees)
+    own = part.potentials()
     return map_blocks(lambda rows: logits(rows, own), x, 3 * own.mean.size)
 
 

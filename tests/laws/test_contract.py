@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from algorithms import KINDS, ROWS, D, K, N, R, those
+from algorithms import KINDS, ROWS, D, K, R, those
 from conftest import DTYPES, TOLERANCE, Tolerance, parametrize
 
 import jaxgmm
@@ -28,6 +28,7 @@ def of(*names: str) -> Any:
 def exchangeable(*names: str) -> Any:
     """`of`, without the sticks, whose order means something, and weights of unequal components."""
     rows = [row for row in ROWS if row[0] in names and row[2] in ("dirichlet", "sparse")]
+    rows = [row for row in rows if row[1] not in table.VARIANTS or table.VARIANTS[row[1]].alike]
     rows = [(dtype, *row) for dtype in DTYPES for row in rows]
     return parametrize(("dtype", "kind", "family", "weights"), rows, table.is_slow)
 
@@ -89,7 +90,8 @@ def test_elbo_is_the_objective_at_convergence(
 ):
     algorithm, states, x = table.begin(kind, family, weights, dtype)
     early, _ = table.iterate(algorithm, states, x, 1)
-    late, _ = table.iterate(algorithm, states, x, 5000)
+    # of normal data the degrees of freedom rise for very long
+    late, _ = table.iterate(algorithm, states, x, 50_000 if "student" in family else 5000)
     assert bool(jnp.any(table.elbos(early, x) - early.objective > 1e-1))
     np.testing.assert_allclose(table.elbos(late, x), late.objective, rtol=10 * tolerance.value)
 
@@ -179,10 +181,11 @@ def test_shifted_data_shift_the_means(
     algorithm, states, x = table.begin(kind, family, weights, dtype)
     shift = jnp.asarray([8.0, -16.0], dtype)
     moved = replace(algorithm, prior=table.move(algorithm.prior, 1, shift))
-    start = table.with_shared_order(table.start(moved, table.keys(), x + shift))
+    there = table.move_rows(x, 1, shift)
+    start = table.with_shared_order(table.start(moved, table.keys(), there))
     close(table.move(states.posterior, 1, shift), start.posterior, tolerance)
     a, history = table.iterate(algorithm, states, x, 10)
-    b, other = table.iterate(moved, start, x + shift, 10)
+    b, other = table.iterate(moved, start, there, 10)
     close(table.move(a.posterior, 1, shift), b.posterior, tolerance)
     np.testing.assert_allclose(history[:10], other[:10], rtol=tolerance.path)
 
@@ -194,12 +197,13 @@ def test_scaled_data_scale_the_estimate(
     algorithm, states, x = table.begin(kind, family, weights, dtype)
     scale = 0.25
     moved = replace(algorithm, prior=table.move(algorithm.prior, scale, jnp.zeros(D, dtype)))
-    start = table.with_shared_order(table.start(moved, table.keys(), scale * x))
+    there = table.move_rows(x, scale, jnp.zeros(D, dtype))
+    start = table.with_shared_order(table.start(moved, table.keys(), there))
     a, history = table.iterate(algorithm, states, x, 10)
-    b, other = table.iterate(moved, start, scale * x, 10)
+    b, other = table.iterate(moved, start, there, 10)
     close(table.move(a.posterior, scale, jnp.zeros(D, dtype)), b.posterior, tolerance)
     # the density of the data changes its units; that of the parameters does too, in the mode view
-    units = (N * D + parameter_units(kind, family)) * math.log(scale)
+    units = (table.n_values(x) + parameter_units(kind, family)) * math.log(scale)
     np.testing.assert_allclose(history[:10] - units, other[:10], rtol=tolerance.path)
 
 
@@ -246,7 +250,7 @@ def damaged(states: jaxgmm.State, damage: str, x: jax.Array) -> jaxgmm.State:
         components = replace(components, mean=mean)
         coordinates = jax.tree.map(lambda a: a.at[1].set(jnp.nan), coordinates)
     else:
-        mean = components.mean.at[1, 0].set(x[0])
+        mean = components.mean.at[1, 0].set(table.values_of(x)[0])
         components = replace(components, mean=mean)
         for name in {"scale", "rate"} & set(components.expected_shapes()):
             value = getattr(components, name)

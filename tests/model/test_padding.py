@@ -21,10 +21,12 @@ DEFAULT = {
     ("map", "tied", "dirichlet process"),
     ("em", "spherical", "fixed"),
 }
+# what is known of the samples has no part in padding
+OTHERS = [name for name in algorithms.VARIANTS if not name.startswith("student-t")]
 ROWS = [
     pytest.param(*row, marks=[] if row in DEFAULT else pytest.mark.slow)
     for row in algorithms.ROWS
-    if row[0] in ("em", "map", "cavi")
+    if row[0] in ("em", "map", "cavi") and row[1] not in OTHERS
 ]
 
 

@@ -17,6 +17,7 @@ from jaxgmm._estep.passes.common import Pass, Path, Sums
 from jaxgmm._estep.passes.feature import feature_pass
 from jaxgmm._estep.passes.grouped import grouped_pass
 from jaxgmm._estep.passes.incomplete import incomplete_lane
+from jaxgmm._estep.passes.student_t import student_t_lane, student_t_pass
 from jaxgmm._estep.passes.whitened import whitened_lane
 from jaxgmm._estep.potentials import Potentials
 from jaxgmm._estep.rows import Rows
@@ -30,8 +31,11 @@ def careful_lane(
     axis: str | None = None,
 ) -> Sums:
     """One lane by residuals, in reverse mode differentiable: rows of any kind."""
+    rows = rows.by_themselves
+    if potentials.tail is not None:
+        return student_t_lane(rows, weight, potentials, block_size, axis)
     lane = whitened_lane if rows.is_complete else incomplete_lane
-    return lane(rows.by_themselves, weight, potentials, block_size, axis)
+    return lane(rows, weight, potentials, block_size, axis)
 
 
 def careful_pass(
@@ -58,11 +62,13 @@ PASSES: dict[Path, Pass] = {
 }
 
 
-def pass_of(path: Path, rows: Rows) -> Pass:
+def pass_of(path: Path, rows: Rows, potentials: Potentials) -> Pass:
     """The pass of a name; rows with gaps or errors have one of their own."""
     if rows.is_complete:
-        return PASSES[path]
-    return careful_pass if rows.groups is None else grouped_pass
+        heavy = path == "feature" and potentials.tail is not None
+        return student_t_pass if heavy else PASSES[path]
+    grouped = rows.groups is not None and potentials.tail is None
+    return grouped_pass if grouped else careful_pass
 
 
 @functools.cache
@@ -79,7 +85,9 @@ def lane_pass(path: Path, block_size: int | None, axis: str | None) -> Callable[
     def run(
         rows: Rows, weight: Array | None, centre: Array, active: Array, potentials: Potentials
     ) -> Sums:
-        return pass_of(path, rows)(rows, weight, centre, active, potentials, block_size, axis)
+        return pass_of(path, rows, potentials)(
+            rows, weight, centre, active, potentials, block_size, axis
+        )
 
     folded = custom_vmap(run)
 

@@ -6,6 +6,7 @@ from jax import Array, lax
 
 from jaxgmm._estep.passes.common import Sums
 from jaxgmm._estep.passes.feature import feature_pass
+from jaxgmm._estep.passes.student_t import student_t_lane, student_t_pass
 from jaxgmm._estep.passes.whitened import whitened_lane
 from jaxgmm._estep.potentials import Potentials
 from jaxgmm._estep.rows import Rows
@@ -57,13 +58,17 @@ def automatic_pass(
     n_careful = jnp.sum(careful)
     order = jnp.argsort(~careful, stable=True)
 
+    heavy = potentials.tail is not None
+
     def fast() -> Sums:
-        return feature_pass(rows, weight, centre, active, potentials, block_size, axis)
+        run = student_t_pass if heavy else feature_pass
+        return run(rows, weight, centre, active, potentials, block_size, axis)
 
     def redo(i: Array, sums: Sums) -> Sums:
         lane = order[i]
         mine = _weight_of(weight, lane)
-        one = whitened_lane(rows, mine, take(potentials, lane), block_size, axis)
+        run = student_t_lane if heavy else whitened_lane
+        one = run(rows, mine, take(potentials, lane), block_size, axis)
         return jax.tree.map(lambda all_lanes, new: all_lanes.at[lane].set(new), sums, one)
 
     shapes = jax.eval_shape(fast)

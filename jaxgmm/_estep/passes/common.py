@@ -22,6 +22,8 @@ class Sums(NamedTuple):
     mean: Array
     scatter: Array
     log_evidence: Array
+    mass: Array | None = None
+    excess: Array | None = None
 
 
 @runtime_checkable

@@ -177,6 +177,16 @@ class Components:
             covariance = kind.regularise(covariance, reg_covar)
         return self._at(*kind.invert(covariance, self.n_features))
 
+    @final
+    def expectation(self) -> Potentials:
+        """Potentials of the expected log density (Bishop 2006, eq. 10.64 and 10.65)."""
+        factor, log_det = self.precisions.expectation()
+        return self._at(factor, log_det, -0.5 * self.mean_trace())
+
+    def mean_trace(self) -> Float[Array, " K"]:
+        """``E[(mu - mean)^T Lambda (mu - mean)]`` of each component."""
+        raise NotImplementedError
+
     # --- predictions --------------------------------------------------------------------------
 
     def predictive(self) -> Any:

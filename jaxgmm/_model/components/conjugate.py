@@ -64,12 +64,12 @@ class ConjugateNormal(Components):
 
         ``current`` and ``point`` are for families that are not conjugate.
         """
-        mean_precision = self.mean_precision + stats.count
-        share = safe_divide(stats.count, mean_precision)
+        mean_precision = self.mean_precision + stats.weight
+        share = safe_divide(stats.weight, mean_precision)
         delta = jnp.where(stats.count[:, None] != 0, stats.mean - self.mean, 0)
         # kappa n / (kappa + n), or n about a mean that is known
         known = jnp.isposinf(self.mean_precision)
-        weight = jnp.where(known, stats.count, finite(self.mean_precision) * share)
+        weight = jnp.where(known, stats.weight, finite(self.mean_precision) * share)
         between = structure(self.structure).outer(weight, delta)
         precision = self.precisions.counted(stats.count).scattered(stats.scatter + between)
         return self._of(self.mean + share[:, None] * delta, mean_precision, precision)
@@ -119,10 +119,8 @@ class ConjugateNormal(Components):
     # --- the other views ----------------------------------------------------------------------
 
     @final
-    def expectation(self) -> Potentials:
-        """Potentials of the expected log density (Bishop 2006, eq. 10.64 and 10.65)."""
-        factor, log_det = self.precisions.expectation()
-        return self._at(factor, log_det, -0.5 * self.n_features / self.mean_precision)
+    def mean_trace(self) -> Float[Array, " K"]:
+        return self.n_features / self.mean_precision
 
     @final
     def sample(self, key: Array) -> Potentials:

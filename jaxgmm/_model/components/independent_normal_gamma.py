@@ -97,7 +97,7 @@ class IndependentNormalGamma(Components):
         Bishop 2006, eq. 10.25 to 10.30. For a ``point`` estimate it is a conditional
         maximisation (Meng & Rubin 1993), in which the means have no variance.
         """
-        count = stats.count[:, None]
+        count = stats.weight[:, None]
         gammas = self.precisions.counted(stats.count)
         if current is None:
             tau = 1 / gammas.scattered(stats.scatter).covariance_at(None)
@@ -137,11 +137,9 @@ class IndependentNormalGamma(Components):
 
     # --- the other views ----------------------------------------------------------------------
 
-    def expectation(self) -> Potentials:
-        """Potentials of the expected log density; the trace part is ``E[tau] / precision``."""
+    def mean_trace(self) -> Float[Array, " K"]:
         tau = self._by_feature(1 / self.precisions.covariance_at(None))
-        trace = jnp.sum(tau / self.precision, axis=-1)
-        return self._at(*self.precisions.expectation(), -0.5 * trace)
+        return jnp.sum(tau / self.precision, axis=-1)
 
     def sample(self, key: Array) -> Potentials:
         """Potentials of one reparameterised draw."""
