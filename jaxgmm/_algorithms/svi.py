@@ -13,7 +13,7 @@ from jaxgmm._algorithms.optimizers import Factory, Optimizer
 from jaxgmm._algorithms.stochastic import Memory, Stochastic, averaging_weight
 from jaxgmm._estep.data import Data
 from jaxgmm._lane.state import State
-from jaxgmm._model.checks import check_has_mode, check_prior, check_proper, check_unconstrained
+from jaxgmm._model.checks import check_has_mode, check_prior, check_proper
 from jaxgmm._model.coordinates import coordinates_of, posterior_of
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import DIVERGENCES, Divergence, Expectation, Mode, Sample, View
@@ -187,7 +187,6 @@ def svi(
         if learning_rate is not None:
             raise ValueError("give natural_gradient its step size itself, not learning_rate=.")
         return NaturalSVI(prior, views[view], optimizer, batch_size, average)
-    check_unconstrained(prior, "SVI by gradients", "jaxgmm.natural_gradient()")
     rate = None
     if learning_rate is None:
         if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):

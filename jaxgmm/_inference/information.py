@@ -19,7 +19,6 @@ from jaxgmm._fit.whitening import Whitening
 from jaxgmm._inference.report import table
 from jaxgmm._lane.state import Fitted, State, state_of
 from jaxgmm._mixture.mixture import Mixture, StudentTMixture, check_fitted_rows, parameters
-from jaxgmm._model.checks import check_unconstrained
 from jaxgmm._model.coordinates import coordinates_of, known_coordinates, posterior_of
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import View
@@ -174,9 +173,6 @@ def standard_errors(
         True
     """
     state = _point_state(state, "standard_errors")
-    check_unconstrained(
-        state.prior, "standard_errors", "jaxgmm.bootstrap(key, result, x, algorithm)"
-    )
     x = floats_of(x)
     _, rows = check_fitted_rows(state, x, sample_weight, "standard_errors")
     coordinates = Whitening(x, rows, state)

@@ -112,15 +112,6 @@ def check_has_mode(prior: Any, algorithm: str) -> None:
         )
 
 
-def check_unconstrained(prior: Any, what: str, instead: str) -> None:
-    """Refuse weights of which some are known, where unconstrained coordinates are needed."""
-    if not getattr(prior.weights, "unconstrained", True):
-        raise ValueError(
-            f"{what} needs weights that are all learnt or all known, but of these some are known "
-            f"(jaxgmm.freeze) and have no unconstrained coordinates; use {instead}."
-        )
-
-
 def check_width(mean: Array, x: Array, what: str) -> None:
     """The samples are of the width and dtype of the means ``(K, D)`` of a prior or a fit."""
     k, d = mean.shape

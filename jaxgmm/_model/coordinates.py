@@ -9,7 +9,7 @@ from jaxgmm._estep.structures import structure
 from jaxgmm._model.known import put_known, tamed
 from jaxgmm._model.prior import Prior
 from jaxgmm._model.views import Mode, View
-from jaxgmm._numerics.bijections import forward, interior, inverse
+from jaxgmm._numerics.bijections import SharesMap, forward, interior, inverse
 from jaxgmm._numerics.pytree import replace
 
 
@@ -39,6 +39,9 @@ def coordinates_of(q: Prior, view: View) -> dict[str, Any]:
 def known_coordinates(q: Prior) -> dict[str, Array]:
     """Which of a point's coordinates are those of known parameters, on which nothing depends."""
     known = {"means": q.components.known_means(), "covariance": q.components.precisions.known()}
+    weights = _point_maps(q).get("weights")
+    if isinstance(weights, SharesMap):
+        known["weights"] = ~weights.used
     return {
         name: jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a.shape)
         for name, a in coordinates_of(q, Mode()).items()
@@ -80,7 +83,8 @@ def _point_maps(q: Prior) -> dict[str, Any]:
     # a coordinate that the objective does not depend on would drift: Adam rescales rounding
     maps: dict[str, Any] = {"means": biject_to(constraints.real_matrix)}
     if q.weights.transforms():
-        maps["weights"] = biject_to(constraints.simplex)
+        simplex = biject_to(constraints.simplex)
+        maps["weights"] = q.weights.point_map() if hasattr(q.weights, "point_map") else simplex
     if q.components.precisions.learnt:
         maps["covariance"] = structure(q.components.structure).bijection()
     return maps if q.tails is None else {**maps, **q.tails.transforms()}

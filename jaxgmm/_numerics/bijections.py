@@ -47,6 +47,44 @@ class VarianceMap:
         return 0.5 * jnp.log(variance)
 
 
+class OfSome:
+    """A bijection of some elements; of the others the coordinate is 0 and the value given."""
+
+    def __init__(self, transform: Any, chosen: Array, otherwise: float):
+        self.transform, self.chosen, self.otherwise = transform, chosen, otherwise
+
+    def __call__(self, coordinates: Array) -> Array:
+        value = self.transform(jnp.where(self.chosen, coordinates, 0))
+        return jnp.where(self.chosen, value, self.otherwise)
+
+    def inv(self, value: Array) -> Array:
+        coordinates = self.transform.inv(jnp.where(self.chosen, value, 1))
+        return jnp.where(self.chosen, coordinates, 0)
+
+
+class SharesMap:
+    """Bijection onto weights of which some are known: log ratios of the others to their first.
+
+    Known weights, and the first one that is not, have coordinates on which nothing depends.
+    """
+
+    def __init__(self, known: Array):
+        self.known = known
+        free = known == 0
+        self.used = free & (jnp.arange(known.shape[-1]) != jnp.argmax(free))
+
+    def __call__(self, coordinates: Array) -> Array:
+        logits = jnp.where(self.known == 0, jnp.where(self.used, coordinates, 0), -jnp.inf)
+        shares = jax.nn.softmax(logits, axis=-1)
+        rest = 1 - jnp.sum(self.known, axis=-1, keepdims=True)
+        return jnp.where(self.known == 0, rest * shares, self.known)
+
+    def inv(self, weights: Array) -> Array:
+        first = weights[jnp.argmax(self.known == 0)]
+        ratio = jnp.where(self.used, weights, 1) / jnp.where(self.used, first, 1)
+        return jnp.log(ratio)
+
+
 def forward(transform: Any, coordinates: Array) -> Array:
     """The value at given coordinates, in their dtype: NumPyro mixes in default-typed constants."""
     with jax.numpy_dtype_promotion("standard"):

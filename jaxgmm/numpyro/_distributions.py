@@ -73,12 +73,17 @@ def predictive(state: State | Fitted) -> dist.MixtureSameFamily:
 def check_learnt(p: Prior, what: str) -> None:
     """Refuse parameters that `jaxgmm.freeze` made known, and components that are not normal."""
     check_normal(p, what)
-    if not is_traced(p) and (anything_known(p.components) or hasattr(p.weights, "unconstrained")):
+    if not is_traced(p) and (anything_known(p.components) or _partly_known(p)):
         raise ValueError(
             f"{what} has no sites of known parameters, but some of this prior are known "
             "(jaxgmm.freeze); write a NumPyro model of those that are learnt, or take the prior "
             "before it was frozen."
         )
+
+
+def _partly_known(p: Prior) -> bool:
+    """Whether some of the weights are known: they are learnt, and have no site."""
+    return bool(p.weights.transforms()) and p.weights.site() is None
 
 
 def mixture_of(weights: Array, components: dist.Distribution) -> dist.MixtureSameFamily:

@@ -17,6 +17,8 @@ import jaxgmm
 from jaxgmm import Dirichlet, FixedWeights, IndependentNormalGamma, Prior
 from jaxgmm._estep.data import Rows, prepare
 from jaxgmm._fit.moves import moved_lanes
+from jaxgmm._model.coordinates import coordinates_of, known_coordinates, posterior_of
+from jaxgmm.views import Expectation, Mode
 
 K, D, N = 3, 2, 90
 X = np.asarray(clusters(n=N))
@@ -517,6 +519,45 @@ WRONG: dict[str, tuple[Prior, dict[str, Any], str]] = {
 
 
 @pytest.mark.usefixtures("no_type_checker", "nothing_is_traced")
+@pytest.mark.parametrize("view", [Mode(), Expectation()])
+def test_unconstrained_coordinates_of_weights_of_which_some_are_known(view: Any):
+    prior = jaxgmm.freeze(jaxgmm.default_prior(X, K), weights=[0.3], components=[0])
+    weights = prior.weights.update(jnp.asarray([0.0, 30.0, 50.0]))
+    q = replace(prior, weights=weights)
+    coordinates = coordinates_of(q, view)
+    found = posterior_of(prior, coordinates, jnp.asarray(100.0), view)
+    m, expected = view.estimate(found), view.estimate(q)
+    np.testing.assert_allclose(m.weights, expected.weights, rtol=1e-6)
+    assert float(m.weights[0]) == pytest.approx(0.3, rel=1e-12)
+    # nothing depends on the coordinates of what is known
+
+    def height(coordinates: Any) -> jax.Array:
+        m = view.estimate(posterior_of(prior, coordinates, jnp.asarray(100.0), view))
+        return jnp.sum(m.weights * jnp.arange(1.0, K + 1))
+
+    (slope,) = jax.tree.leaves(jax.grad(height)(coordinates)["weights"])
+    idle = known_coordinates(q)["weights"] if view.point else jnp.asarray([True, False, False])
+    assert (np.asarray(slope == 0) == np.asarray(idle)).all()
+
+
+@pytest.mark.slow
+def test_gradients_and_standard_errors_where_some_weights_are_known():
+    prior = jaxgmm.freeze(jaxgmm.default_prior(X, K), weights=[0.3], components=[1])
+    best = jaxgmm.fit(jax.random.key(0), X, jaxgmm.cavi(prior), tol=1e-9).best
+    adam = jaxgmm.svi(prior, optax.adam, learning_rate=0.03, view="expectation")
+    found = jaxgmm.fit(jax.random.key(0), X, adam, 4, max_iter=3000).best
+    assert float(found.objective) == pytest.approx(float(best.objective), abs=0.02)
+    assert float(jaxgmm.mixture(found).weights[1]) == pytest.approx(0.3, rel=1e-12)
+    flat = jaxgmm.freeze(jaxgmm.flat_prior(K, D), weights=[0.3], components=[1])
+    best = jaxgmm.fit(jax.random.key(0), X, jaxgmm.em(flat), tol=1e-12).best
+    errors = jaxgmm.standard_errors(best, X).errors.weights
+    assert float(errors[1]) == 0
+    # the other two have the same, of which the variance is at least that of known labels
+    assert float(errors[0]) == pytest.approx(float(errors[2]))
+    share = float(jaxgmm.mixture(best).weights[0]) / 0.7
+    assert float(errors[0]) > 0.7 * np.sqrt(share * (1 - share) / (0.7 * len(X))) * 0.9
+
+
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_calls(case: str):
     prior, given, message = WRONG[case]
@@ -530,8 +571,6 @@ def test_what_cannot_be_done_with_known_parameters_is_said():
 
     proper = jaxgmm.default_prior(X, K)
     partly = jaxgmm.freeze(proper, weights=[0.2], components=0)
-    with pytest.raises(ValueError, match=r"SVI by gradients.*use jaxgmm\.natural_gradient\(\)"):
-        jaxgmm.svi(partly, optax.adam(0.1))
     for prior in (partly, jaxgmm.freeze(proper, means=MEAN, components=0)):
         with pytest.raises(ValueError, match=r"some of this prior are known.*freeze"):
             jaxgmm.numpyro.model(prior)

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 
 from jaxgmm._model.weights.dirichlet import of_some
 from jaxgmm._numerics.arrays import as_array, first, longer
+from jaxgmm._numerics.bijections import OfSome, SharesMap
 from jaxgmm._numerics.checks import is_traced
 from jaxgmm._numerics.pytree import pytree, replace
 
@@ -31,8 +32,6 @@ class PartlyFixedWeights:
     concentration: Float[Array, "*R K"]
 
     ordered = False
-    # some of the fields of some components are no parameters of any unconstrained space
-    unconstrained = False
 
     @property
     def n_components(self) -> int:
@@ -153,8 +152,13 @@ class PartlyFixedWeights:
         """None, because NumPyro has no such distribution."""
 
     def transforms(self) -> dict[str, Any]:
-        """NumPyro bijections from unconstrained space, for each field that is learnt."""
-        return self.shares.transforms()
+        """Bijections from unconstrained space, for each field that is learnt."""
+        ((name, transform),) = self.shares.transforms().items()
+        return {name: OfSome(transform, ~self.known, 0.0)}
+
+    def point_map(self) -> SharesMap:
+        """The bijection onto weights ``(K,)``."""
+        return SharesMap(self.weights)
 
     @classmethod
     def of(cls, prior: Any, weights: np.ndarray) -> "PartlyFixedWeights":
