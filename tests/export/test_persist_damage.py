@@ -118,11 +118,11 @@ FORGERIES: dict[str, tuple[Callable[[dict[str, Any], Any], Any], str]] = {
     "optax's other": (lambda h, s: s.update(type="optax.adam"), "has a optax.adam with the fields"),
     "no field": (
         lambda h, s: s["fields"].pop("weights"),
-        "Prior with the fields components, background, but",
+        "Prior with the fields components, background, tails, but",
     ),
     "more fields": (
         lambda h, s: s["fields"].update(a=1),
-        "one with weights, components, background; install",
+        "one with weights, components, background, tails; install",
     ),
     "no array": (lambda h, s: h.pop("weights.concentration"), "KeyError"),
     "unused array": (lambda h, s: h["__metadata__"].update(structure="7"), "nothing refers to"),
