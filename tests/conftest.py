@@ -5,10 +5,11 @@ is silently float64 is an error here. Annotations are checked when a function is
 """
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,15 +24,17 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # each worker is a process: OpenBLAS's threads would wait for one another on the same cores
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# and what one of them compiled no other compiles again, nor a process that a test starts
+# and what one of them compiled no other compiles again, nor a process that a test starts: of the
+# smallest program this takes a third of the time
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxgmm-tests-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 
 jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_traceback_in_locations_limit", 0)  # of what is traced, nobody reads them
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "allow")
@@ -45,8 +48,13 @@ install_import_hook("jaxgmm", "beartype.beartype")
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 import jaxgmm
+from jaxgmm._numerics import programs
+
+# a loop over few samples, too; the examples compile it as a user does
+programs._OPTIONS[programs.Effort.LIGHT] = {}
 
 DATA = Path(__file__).parents[1] / "examples" / "data"
 # scripts that tests run in processes with devices of their own
@@ -94,6 +102,35 @@ def program_of(item: pytest.Item) -> tuple[str, ...]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (str(item.path), program_of(item)))
+    # tracing makes many small objects, and what is imported by now stays: look for garbage rarely
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+CACHE = (
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+)
+
+
+class SameCache:
+    """Gives back the cache of programs that a test or an example has changed."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self) -> Iterator[None]:
+        before = {name: getattr(jax.config, name) for name in CACHE}
+        result = yield
+        if before != {name: getattr(jax.config, name) for name in CACHE}:
+            for name, value in before.items():
+                jax.config.update(name, value)
+            compilation_cache.reset_cache()
+        return result
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # hooks of this file are not called for the examples in the package
+    config.pluginmanager.register(SameCache())
 
 
 @pytest.fixture(params=["float64", *also_slow("float32")])

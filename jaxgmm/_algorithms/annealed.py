@@ -74,7 +74,7 @@ def annealed(algorithm: Algorithm, n_steps: int = 50, start: float = 0.7) -> Alg
 
     Example:
         >>> import jax, jaxgmm
-        >>> x = jax.random.normal(jax.random.key(0), (200, 2))
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
         >>> algorithm = jaxgmm.annealed(jaxgmm.em(jaxgmm.flat_prior(2, 2)))
         >>> result = jaxgmm.fit(jax.random.key(1), x, algorithm, n_restarts=4)
         >>> bool(result.best.n_iter > 50)

@@ -20,6 +20,7 @@ from jaxgmm._estep.row_checks import check_rows
 from jaxgmm._estep.rows import Rows, Samples, as_rows
 from jaxgmm._estep.stats import Stats
 from jaxgmm._lane.given import Checked, check_start, initial_posterior
+from jaxgmm._lane.starts import Start
 from jaxgmm._lane.state import State, initial_state
 from jaxgmm._lane.status import Status
 from jaxgmm._model.bounds import bound
@@ -27,6 +28,7 @@ from jaxgmm._model.checks import check_model
 from jaxgmm._model.prior import Prior, put_in_order
 from jaxgmm._numerics.affine import Affine
 from jaxgmm._numerics.calls import described, usage
+from jaxgmm._numerics.programs import program
 from jaxgmm._numerics.pytree import replace
 
 
@@ -132,8 +134,9 @@ class Algorithm:
         rows = check_rows(x, sample_weight)
         self.check(rows)
         checked = check_start(init, self.prior, rows.n_samples)
-        lane_key, shared_key = jax.random.split(key)
-        return self.init_on(lane_key, shared_key, prepare(rows), checked)
+        if isinstance(checked, dict):
+            return _given_state(self, key, rows, checked)
+        return _random_state(self, key, rows, start=checked)
 
     def init_on(self, key: Array, shared_key: Array, data: Data, start: Checked) -> State:
         """`init` with prepared data and a checked start; lanes of a fit share ``shared_key``."""
@@ -164,9 +167,7 @@ class Algorithm:
 
         A step that fails returns the old state with the status that says why.
         """
-        data = prepare(as_rows(x, sample_weight))
-        batch = self.batch(data, state.memory, state.n_iter)
-        return self.step_on(state, batch, jnp.zeros((), data.x.dtype))
+        return _stepped(self, state, as_rows(x, sample_weight))
 
     def step_on(self, state: State, data: Data, tol: Array) -> State:
         """`step` on prepared data, judged with a tolerance."""
@@ -255,6 +256,27 @@ class Algorithm:
         status = jnp.where(usable, status, Status.COLLAPSED)
         status = jnp.where(finite, status, Status.NONFINITE)
         return status.astype(jnp.int32)
+
+
+# What is called on the host is one program; inside of another one it is a part of it.
+
+
+@program(static=("start",))
+def _random_state(algorithm: Algorithm, key: Array, rows: Rows, *, start: Start) -> State:
+    return _given_state(algorithm, key, rows, start)
+
+
+@program()
+def _given_state(algorithm: Algorithm, key: Array, rows: Rows, start: Checked) -> State:
+    lane_key, shared_key = jax.random.split(key)
+    return algorithm.init_on(lane_key, shared_key, prepare(rows), start)
+
+
+@program()
+def _stepped(algorithm: Algorithm, state: State, rows: Rows) -> State:
+    data = prepare(rows)
+    batch = algorithm.batch(data, state.memory, state.n_iter)
+    return algorithm.step_on(state, batch, jnp.zeros((), data.x.dtype))
 
 
 def check_algorithm(algorithm: Any, call: str) -> None:

@@ -50,7 +50,7 @@ def cavi(prior: Prior, *, truncation: int | None = None) -> CAVI:
 
     Example:
         >>> import jax, jaxgmm
-        >>> x = jax.random.normal(jax.random.key(0), (200, 2))
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
         >>> algorithm = jaxgmm.cavi(jaxgmm.default_prior(x, 3))
         >>> result = jaxgmm.fit(jax.random.key(1), x, algorithm)
         >>> result.best.posterior.components.mean.shape

@@ -70,7 +70,7 @@ def em(prior: Prior, reg_covar: float = 0.0, *, truncation: int | None = None) -
 
     Example:
         >>> import jax, jaxgmm
-        >>> x = jax.random.normal(jax.random.key(0), (200, 2))
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
         >>> algorithm = jaxgmm.em(jaxgmm.flat_prior(2, 2))
         >>> state = algorithm.init(jax.random.key(1), x)
         >>> state = algorithm.step(state, x)

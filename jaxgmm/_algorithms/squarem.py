@@ -172,7 +172,7 @@ def squarem(algorithm: Algorithm) -> Squarem:
 
     Example:
         >>> import jax, jaxgmm
-        >>> x = jax.random.normal(jax.random.key(0), (200, 2))
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
         >>> algorithm = jaxgmm.squarem(jaxgmm.em(jaxgmm.default_prior(x, 3)))
         >>> jaxgmm.fit(jax.random.key(1), x, algorithm).best.status.item()
         1

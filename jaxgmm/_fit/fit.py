@@ -141,7 +141,7 @@ def fit(
 
     Example:
         >>> import jax, jaxgmm
-        >>> x = jax.random.normal(jax.random.key(0), (300, 2))
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
         >>> result = jaxgmm.fit(
         ...     jax.random.key(1), x, jaxgmm.em(jaxgmm.default_prior(x, 2)), n_restarts=8
         ... )

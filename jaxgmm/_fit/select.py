@@ -90,7 +90,7 @@ def select(
 
     Example:
         >>> import jax, jaxgmm
-        >>> x = jax.random.normal(jax.random.key(0), (200, 2))
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
         >>> selection = jaxgmm.select(jax.random.key(1), x, range(1, 4), ["spherical"])
         >>> selection.n_components, selection.covariance
         (1, 'spherical')

@@ -42,7 +42,7 @@ def compile_for(
 
     Example:
         >>> import jaxgmm
-        >>> jaxgmm.compile_for(jaxgmm.em(jaxgmm.flat_prior(2, 3)), n_samples=100)
+        >>> jaxgmm.compile_for(jaxgmm.em(jaxgmm.flat_prior(2, 2)), n_samples=100)
     """
     check_algorithm(algorithm, _CALL)
     check_positive_int("n_samples", n_samples, _CALL)

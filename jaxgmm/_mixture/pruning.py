@@ -31,7 +31,7 @@ def prune(state: State | Fitted, least: float = 0.5) -> State:
 
     Example:
         >>> import jax, jaxgmm
-        >>> x = jax.random.normal(jax.random.key(0), (200, 2))
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
         >>> algorithm = jaxgmm.cavi(jaxgmm.default_prior(x, 5, weights="dirichlet_process"))
         >>> state = jaxgmm.fit(jax.random.key(1), x, algorithm).best
         >>> jaxgmm.prune(state).prior.n_components

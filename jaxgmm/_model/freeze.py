@@ -72,7 +72,7 @@ def freeze(
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxgmm
-        >>> x = jax.random.normal(jax.random.key(0), (200, 2))
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
         >>> background = jnp.zeros((1, 2))
         >>> prior = jaxgmm.freeze(jaxgmm.flat_prior(2, 2), means=background, components=[0])
         >>> result = jaxgmm.fit(jax.random.key(1), x, jaxgmm.em(prior))

@@ -33,7 +33,7 @@ def selection(selection: Selection, ax: Axes | None = None) -> Axes:
     Example:
         >>> import jax, jaxgmm, jaxgmm.plot
         >>> x = jax.random.normal(jax.random.key(0), (100, 2))
-        >>> found = jaxgmm.select(jax.random.key(1), x, (1, 2), "spherical", n_restarts=2)
+        >>> found = jaxgmm.select(jax.random.key(1), x, range(1, 4), "spherical")
         >>> print(jaxgmm.plot.selection(found).get_xlabel())
         number of components K
     """

@@ -77,6 +77,19 @@ def test_lanes_are_traced_once(monkeypatch: pytest.MonkeyPatch):
     fit(jaxgmm.cavi(PROPER), 9, max_iter=40, tol=0.0)
 
 
+def test_a_start_and_an_iteration_are_a_program_each():
+    algorithm = jaxgmm.em(jaxgmm.default_prior(x, 7))
+    compiled.clear()
+    state = algorithm.init(jax.random.key(0), x)
+    assert len([name for name in compiled if "_random_state" in name]) == 1
+    state = algorithm.step(state, x)
+    assert len([name for name in compiled if "_stepped" in name]) == 1
+    assert len(compiled) <= 5, compiled  # the check of the rows
+    compiled.clear()
+    algorithm.step(algorithm.init(jax.random.key(1), x), x)
+    assert compiled == []
+
+
 def strong() -> jaxgmm.Prior:
     components = PROPER.components
     return replace(PROPER, components=replace(components, mean=components.mean + 1))

@@ -33,7 +33,8 @@ def fitted():
                 if name == "em"
                 else jaxgmm.cavi(jaxgmm.default_prior(x, K, family))
             )
-            state = jaxgmm.fit(jax.random.key(0), x, algorithm, tol=1e-9, max_iter=3000).best
+            options = {"tol": 1e-9, "max_iter": 3000, "moves": False}
+            state = jaxgmm.fit(jax.random.key(0), x, algorithm, **options).best
             cache[name, covariance, dtype] = state, x
         return cache[name, covariance, dtype]
 

@@ -35,27 +35,13 @@ def test_a_second_process_compiles_nothing(tmp_path: Path):
     assert "cache_misses" not in second
 
 
-@pytest.fixture
-def configuration():
-    """What this process had before, as a test changes it for all that follows."""
-    names = ("compilation_cache_dir", "persistent_cache_min_compile_time_secs")
-    names = (*names, "persistent_cache_min_entry_size_bytes")
-    old = {f"jax_{name}": getattr(jax.config, f"jax_{name}") for name in names}
-    yield
-    for name, value in old.items():
-        jax.config.update(name, value)
-    from jax.experimental.compilation_cache import compilation_cache
-
-    compilation_cache.reset_cache()
-
-
-def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path, configuration: None):
+def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path):
     tmp_path.chmod(0o777)
     with pytest.raises(ValueError, match=r"written to by others.*chmod go-w"):
         jaxgmm.cache_programs(tmp_path)
 
 
-def test_what_the_user_configured_is_kept(tmp_path: Path, configuration: None):
+def test_what_the_user_configured_is_kept(tmp_path: Path):
     tmp_path.chmod(0o700)
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     with warnings.catch_warnings():
