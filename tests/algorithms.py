@@ -263,7 +263,7 @@ def lanes(
 def iterate(
     algorithm: Algorithm, states: State, x: Array, steps: int, tol: float = 0
 ) -> tuple[State, Array]:
-    return lanes(algorithm, states, x, jnp.asarray(steps), jnp.asarray(tol, x.dtype))
+    return lanes(algorithm, states, x, jnp.asarray(steps), jnp.asarray(tol, values_of(x).dtype))
 
 
 def keys(n: int = R) -> Array:

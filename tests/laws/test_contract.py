@@ -90,8 +90,9 @@ def test_elbo_is_the_objective_at_convergence(
 ):
     algorithm, states, x = table.begin(kind, family, weights, dtype)
     early, _ = table.iterate(algorithm, states, x, 1)
-    # of normal data the degrees of freedom rise for very long
-    late, _ = table.iterate(algorithm, states, x, 50_000 if "student" in family else 5000)
+    # degrees of freedom of normal data, and variances as small as errors, take very long
+    steps = 50_000 if family in table.VARIANTS else 5000
+    late, _ = table.iterate(algorithm, states, x, steps)
     assert bool(jnp.any(table.elbos(early, x) - early.objective > 1e-1))
     np.testing.assert_allclose(table.elbos(late, x), late.objective, rtol=10 * tolerance.value)
 
@@ -140,7 +141,9 @@ def test_dtype_and_structure_are_kept(kind: str, family: str, weights: str, dtyp
     for leaf in jax.tree.leaves(after):
         assert leaf.shape[0] == R
         assert leaf.dtype == dtype or not jnp.issubdtype(leaf.dtype, jnp.floating)
-    assert not bool(jnp.any(after.posterior.components.mean == states.posterior.components.mean))
+    same = after.posterior.components.mean == states.posterior.components.mean
+    known = algorithm.prior.components.known_means()[None, :, None]
+    assert bool(jnp.all(same == known))
 
 
 @of(*KINDS)
