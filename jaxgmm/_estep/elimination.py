@@ -53,13 +53,13 @@ Found = tuple[Array, Any, Array, Array]
 
 
 def eliminated(noise: Array | None, residual: Array, seen: Seen | None, own: Array) -> Found:
-    """Of covariances ``own (K, D, D)``, ``(1, D, D)`` if they are shared.
+    """What is known of the true values once each feature that was observed is taken in.
 
     Args:
-        noise: of the rows, variances ``(D, B)`` or covariances ``(D, D, B)``.
-        residual: ``(K, D, B)``.
-        seen: None for all values.
-        own: of the true values.
+        noise: variances ``(D, B)`` or covariances ``(D, D, B)`` of the errors; None without any.
+        residual: of what was observed from each mean, ``(K, D, B)``.
+        seen: which values were observed; None for all.
+        own: covariances of the true values, ``(K, D, D)``, or ``(1, D, D)`` if they are shared.
     """
     if noise is None:
         noise = jnp.zeros(residual.shape[1:], residual.dtype)
