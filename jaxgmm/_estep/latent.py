@@ -6,24 +6,24 @@ form, in every view: of a mode this is the likelihood of what was observed (Ghah
 1994; with errors Bovy, Hogg & Roweis 2011), of an expectation it is the best q of the true values
 given the component.
 
-Features are taken in one after the other, as a Kalman filter takes in scalars. A missing one is
-left out, and one of much noise changes little: there is no limit in which arithmetic breaks.
+Features are taken in one after the other, as a Kalman filter takes in scalars, see `eliminated`. A
+missing one is left out, and one of much noise changes little: there is no limit in which arithmetic
+breaks.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
-from jaxgmm._estep.moments import feature_noise
+from jaxgmm._estep.elimination import Eliminated, Found, Seen, eliminated
 from jaxgmm._estep.potentials import Potentials, covariances_of
 from jaxgmm._estep.rows import Rows
 from jaxgmm._estep.structures import structure
-from jaxgmm._numerics.devices import varying_as
+from jaxgmm._numerics import linalg
+from jaxgmm._numerics.pytree import replace
 from jaxgmm._numerics.special import LOG_2PI, LOG_12
-
-# Up to so many features the updates are written out: a loop of short steps takes longer.
-_WRITTEN_OUT = 8
 
 
 class Spread(NamedTuple):
@@ -49,16 +49,27 @@ class Latent(NamedTuple):
     Attributes:
         log_density: log of the integral of ``exp(logit)`` over what is not known, ``(K, B)``.
         shift: ``E[y] - mean``, ``(K, D, B)``.
-        within: covariances ``(K or 1, D, D, B)``, or variances ``(K, D, B)``.
+        within: covariances, ``(K or 1, D, D, B)`` if they are written; or variances ``(K, D, B)``
+            of independent features.
         squares: squared Mahalanobis distance of what was observed, ``(K, B)``.
         log_det: log-determinant of its covariance, ``(K or 1, B)``.
     """
 
     log_density: Array
     shift: Array
-    within: Array
+    within: Eliminated | Array
     squares: Array
     log_det: Array
+
+    def summed_within(self, weight: Array) -> Array:
+        """The sum of the covariances with weights ``(K, B)``: ``(K or 1, D, D)`` or ``(K, D)``."""
+        within = self.within
+        first = within.covariance if isinstance(within, Eliminated) else within
+        if first.shape[0] < weight.shape[0]:
+            weight = jnp.sum(weight, axis=0, keepdims=True)
+        if isinstance(within, Eliminated):
+            return within.summed(weight)
+        return linalg.einsum("k...b,kb->k...", within, weight)
 
 
 def spread_of(potentials: Potentials, rows: Rows) -> Spread:
@@ -81,26 +92,33 @@ def spread_of(potentials: Potentials, rows: Rows) -> Spread:
     return Spread(covariance, log_volume, jnp.arange(k) == 0)
 
 
+def columns_of(rows: Rows) -> Rows:
+    """The rows with the samples last: their arrays transposed, in which a pass is fastest.
+
+    What is missing is then 1 and the rest 0: a loop over floats and booleans takes longer.
+    """
+    columns = jax.tree.map(lambda a: a.T, rows)
+    if rows.missing is None:
+        return columns
+    return replace(columns, missing=columns.missing.astype(rows.x.dtype))
+
+
 def latent(rows: Rows, potentials: Potentials, spread: Spread) -> Latent:
     """The true values given rows ``(B, D)``, and each component."""
-    return latent_of(rows, rows.x.T[None] - potentials.mean[:, :, None], spread)
+    return latent_of(columns_of(rows), rows.x.T[None] - potentials.mean[:, :, None], spread)
 
 
-def latent_of(rows: Rows, residual: Array, spread: Spread) -> Latent:
-    """`latent`, from residuals of the rows ``(K, D, B)``, of which the shift is linear."""
-    x = rows.x.T
-    seen = jnp.ones(x.shape, bool) if rows.missing is None else ~rows.missing.T
-    residual = jnp.where(seen[None], residual, 0)
-    if spread.covariance.ndim == 2:
-        shift, within, squares, log_det = _by_feature(rows, residual, seen, spread.covariance)
-    elif rows.noise is not None and rows.noise.ndim == 3:
-        shift, within, squares, log_det = _with_covariances(
-            rows.noise, residual, seen, spread.covariance
-        )
-    else:
-        noise = jnp.zeros_like(x) if rows.noise is None else _variances(rows)
-        shift, within, squares, log_det = _jointly(noise, residual, seen, spread.covariance)
-    n_seen = jnp.sum(seen, axis=0, dtype=x.dtype)
+def latent_of(columns: Rows, residual: Array, spread: Spread) -> Latent:
+    """`latent`, from `columns_of` the rows and residuals ``(K, D, B)``; the shift is linear."""
+    noise, missing = columns.noise, columns.missing
+    if noise is not None and noise.ndim == 1:
+        noise = jnp.broadcast_to(noise[None], columns.x.shape)
+    seen = None if missing is None else Seen((1 - missing)[None], missing[None])
+    find = _by_feature if spread.covariance.ndim == 2 else eliminated
+    shift, within, squares, log_det = find(noise, residual, seen, spread.covariance)
+    n_seen = jnp.full(residual.shape[2:], residual.shape[1], residual.dtype)
+    if missing is not None:
+        n_seen = n_seen - jnp.sum(missing, axis=0)
     if spread.box is not None:
         flat = (LOG_12 - LOG_2PI) * n_seen
         squares = jnp.where(spread.box[:, None], flat[None], squares)
@@ -108,100 +126,17 @@ def latent_of(rows: Rows, residual: Array, spread: Spread) -> Latent:
     return Latent(own - 0.5 * (log_det + squares), shift, within, squares, log_det)
 
 
-def _variances(rows: Rows) -> Array:
-    return feature_noise(rows.noise, rows.x.shape).T
-
-
-# Shift, covariance of what remains unknown, squared distance, log-determinant of what was seen.
-_Found = tuple[Array, Array, Array, Array]
-
-
-def _by_feature(rows: Rows, residual: Array, seen: Array, variance: Array) -> _Found:
-    """Independent features, and independent errors."""
-    variance = variance[:, :, None]
-    total = variance if rows.noise is None else variance + _variances(rows)[None]
-    # 1 where there is no such value
-    total = jnp.where(seen[None], total, 1)
-    share = jnp.where(seen[None], variance / total, 0)
-    squares = jnp.sum(residual**2 / total, axis=1)
-    log_det = jnp.sum(jnp.log(total), axis=1)
-    error = 0 if rows.noise is None else _variances(rows)[None] * share
-    within = jnp.where(seen[None], error, variance)
-    return share * residual, within, squares, log_det
-
-
-def _jointly(noise: Array, residual: Array, seen: Array, covariance: Array) -> _Found:
-    """Features that depend on one another, errors that do not: each feature is a scalar update."""
-    d = residual.shape[1]
-    diagonal = jnp.diagonal(covariance, axis1=1, axis2=2)
-    least = jnp.finfo(residual.dtype).eps * diagonal
-
-    def update(i: Any, carry: _Found) -> _Found:
-        shift, within, squares, log_det = carry
-        column = _at(within, i, 1)
-        total = jnp.maximum(_at(column, i, 1), _at(least, i, 1)[:, None]) + _at(noise, i, 0)[None]
-        here = _at(seen, i, 0)[None]
-        gain = jnp.where(here, 1 / total, 0)
-        gap = _at(residual, i, 1) - _at(shift, i, 1)
-        scaled = column * gain[:, None]
-        return (
-            shift + scaled * gap[:, None],
-            within - column[:, :, None] * scaled[:, None],
-            squares + gain * gap**2,
-            log_det + jnp.where(here, jnp.log(total), 0),
-        )
-
-    return _repeat(update, d, _before(covariance, residual))
-
-
-def _with_covariances(noise: Array, residual: Array, seen: Array, covariance: Array) -> _Found:
-    """Errors that depend on one another: what is observed is a second vector, of x itself."""
-    _, d, b = residual.shape
-    noise = noise.transpose(1, 2, 0)[None]
-    own = jnp.broadcast_to(covariance[..., None], (*covariance.shape, b))
-    diagonal = jnp.diagonal(covariance, axis1=1, axis2=2)
-    least = jnp.finfo(residual.dtype).eps * diagonal
-
-    def update(i: Any, carry: Any) -> Any:
-        (shift, within, squares, log_det), across, predicted, observed = carry
-        row = _at(observed, i, 1)
-        total = jnp.maximum(_at(row, i, 1), _at(least, i, 1)[:, None])
-        here = _at(seen, i, 0)[None]
-        gain = jnp.where(here, 1 / total, 0)
-        gap = _at(residual, i, 1) - _at(predicted, i, 1)
-        column, scaled = _at(across, i, 2), row * gain[:, None]
-        found = (
-            shift + column * (gain * gap)[:, None],
-            within - column[:, :, None] * (column * gain[:, None])[:, None],
-            squares + gain * gap**2,
-            log_det + jnp.where(here, jnp.log(total), 0),
-        )
-        across = across - column[:, :, None] * scaled[:, None]
-        observed = observed - row[:, :, None] * scaled[:, None]
-        return found, across, predicted + scaled * gap[:, None], observed
-
-    start = (_before(covariance, residual), own, jnp.zeros_like(residual), own + noise)
-    return _repeat(update, d, start)[0]
-
-
-def _before(covariance: Array, residual: Array) -> _Found:
-    """Before anything is seen."""
-    k, _, b = residual.shape
-    within = jnp.broadcast_to(covariance[..., None], (*covariance.shape, b))
-    log_det = jnp.zeros((covariance.shape[0], b), residual.dtype)
-    return jnp.zeros_like(residual), within, jnp.zeros((k, b), residual.dtype), log_det
-
-
-def _at(a: Array, i: Any, axis: int) -> Array:
-    if isinstance(i, int):
-        return lax.index_in_dim(a, i, axis, keepdims=False)
-    return lax.dynamic_index_in_dim(a, i, axis, keepdims=False)
-
-
-def _repeat(update: Any, n: int, carry: Any) -> Any:
-    if n <= _WRITTEN_OUT:
-        for i in range(n):
-            carry = update(i, carry)
-        return carry
-    carry = varying_as(carry, carry)
-    return lax.scan(lambda c, i: (update(i, c), None), carry, jnp.arange(n))[0]
+def _by_feature(noise: Array | None, residual: Array, seen: Seen | None, own: Array) -> Found:
+    """Independent features, of the variances ``own (K, D)``, and independent errors."""
+    own = own[:, :, None]
+    total = own if noise is None else own + noise[None]
+    precision = 1 / total
+    logs = jnp.log(total)
+    if seen is not None:
+        precision, logs = precision * seen.known, logs * seen.known
+    scaled = residual * precision
+    squares = jnp.sum(residual * scaled, axis=1)
+    log_det = jnp.sum(logs, axis=1)
+    within = jnp.zeros_like(scaled) if noise is None else noise[None] * own * precision
+    within = within if seen is None else within + own * seen.missing
+    return own * scaled, within, squares, log_det

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from jaxgmm._estep.latent import latent, latent_of, spread_of
+from jaxgmm._estep.latent import columns_of, latent, latent_of, spread_of
 from jaxgmm._estep.moments import feature_noise
 from jaxgmm._estep.padded import by_row
 from jaxgmm._estep.potentials import Potentials
@@ -111,7 +111,7 @@ def _draws(key: Array, model: State | Mixture, rows: Rows, number: int) -> Array
         observed = values + _errors(error_key, block)
         # (K, D, B): one draw is of one component, but costs as much as of all
         gap = block.x.T[None] - potentials.mean[:, :, None] - observed.T[None]
-        shift = latent_of(block, gap, spread_of(potentials, block)).shift
+        shift = latent_of(columns_of(block), gap, spread_of(potentials, block)).shift
         mine = jnp.take_along_axis(shift, component[None, None], axis=0)[0].T
         return _as_observed(block, m.means[component] + values + mine)
 

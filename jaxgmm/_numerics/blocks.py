@@ -68,25 +68,30 @@ def scan_blocks(
     rows: Any,
     weight: Array | None,
     block_size: int,
+    samples_last: bool = False,
 ) -> Carry:
     """Fold ``body(carry, block, weight (W, B))`` over blocks of rows.
 
     ``rows`` is a pytree of arrays that lead with N, and a block is the same tree leading with B;
     ``weight`` is ``(W, N)``, or None for ones. The last block is moved back to end at row N, and
-    the rows it then shares with the one before it get weight 0: no padding, no copy.
+    the rows it then shares with the one before it get weight 0: no padding, no copy. With
+    ``samples_last`` N and B are the last axes of the rows' arrays.
     """
+    axis = -1 if samples_last else 0
     carry = varying_as((rows, weight, carry), carry)
     first = jax.tree.leaves(rows)[0]
-    n_samples = first.shape[0]
+    n_samples = first.shape[axis]
     n_blocks = -(-n_samples // block_size)
     if n_blocks == 1:
         ones = jnp.ones((1, n_samples), first.dtype)
         return body(carry, rows, ones if weight is None else weight)
     ragged = n_samples % block_size != 0
 
-    def step(carry: Carry, i: Array) -> tuple[Carry, None]:
+    def take(i: Array) -> tuple[Any, Array]:
         start = jnp.minimum(i * block_size, n_samples - block_size)
-        block = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, block_size), rows)
+        block = jax.tree.map(
+            lambda a: lax.dynamic_slice_in_dim(a, start, block_size, axis % a.ndim), rows
+        )
         if weight is None:
             w = jnp.ones((1, block_size), first.dtype)
         else:
@@ -94,9 +99,19 @@ def scan_blocks(
         if ragged:
             fresh = start + jnp.arange(block_size) >= i * block_size
             w = jnp.where(fresh, w, 0)
-        return body(carry, block, w), None
+        return block, w
 
-    return lax.scan(step, carry, jnp.arange(n_blocks))[0]
+    if not samples_last:
+        return lax.scan(lambda c, i: (body(c, *take(i)), None), carry, jnp.arange(n_blocks))[0]
+
+    def step(state: tuple[Carry, Any], i: Array) -> tuple[tuple[Carry, Any], None]:
+        carry, block = state
+        return (body(carry, *block), take(jnp.minimum(i + 1, n_blocks - 1))), None
+
+    # what a turn of the loop hands on is there in memory: XLA would read a slice of all rows in
+    # every expression of it, at five times the time
+    start = varying_as((rows, weight, carry), (carry, take(jnp.zeros((), int))))
+    return lax.scan(step, start, jnp.arange(n_blocks))[0][0]
 
 
 def map_blocks(

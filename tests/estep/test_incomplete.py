@@ -81,6 +81,22 @@ def conditionals(family: str, kind: str) -> tuple[np.ndarray, ...]:
     return joint, mean, covariance
 
 
+@pytest.mark.parametrize("kind", ["apart", *also_slow("missing", "correlated")])
+@pytest.mark.parametrize("family", ["full", *also_slow("tied")])
+def test_a_loop_over_many_features_does_what_is_written_out_for_few(monkeypatch, family, kind):
+    potentials = jaxgmm.views.Mode().potentials(posterior(family))
+    written = jaxgmm.estep(rows_of(kind), potentials)
+    monkeypatch.setattr("jaxgmm._estep.elimination._WRITTEN_OUT", 0)
+    jax.clear_caches()
+    for a, b in zip(
+        jax.tree.leaves(jaxgmm.estep(rows_of(kind), potentials)),
+        jax.tree.leaves(written),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+    jax.clear_caches()
+
+
 @pytest.mark.parametrize("kind", ["missing", "correlated", *also_slow("alike", "apart")])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_statistics_are_those_of_the_true_values(family, kind):

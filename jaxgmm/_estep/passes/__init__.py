@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
 from jaxgmm._estep.passes.automatic import automatic_pass
@@ -21,6 +21,7 @@ from jaxgmm._estep.passes.student_t import student_t_lane, student_t_pass
 from jaxgmm._estep.passes.whitened import whitened_lane
 from jaxgmm._estep.potentials import Potentials
 from jaxgmm._estep.rows import Rows
+from jaxgmm._numerics.devices import on_cpu
 
 
 def careful_lane(
@@ -49,10 +50,18 @@ def careful_pass(
 ) -> Sums:
     """A `Pass` by residuals, lane by lane."""
     shared = weight is None or weight.shape[0] == 1
-    return jax.vmap(
-        lambda w, p: careful_lane(rows, weight if shared else w[None], p, block_size, axis),
-        (None if shared else 0, 0),
-    )(weight, potentials)
+
+    def lane(own: tuple[Array | None, Potentials]) -> Sums:
+        w = weight if own[0] is None else own[0][None]
+        return careful_lane(rows, w, own[1], block_size, axis)
+
+    lanes = (None if shared else weight, potentials)
+    if rows.is_complete or not on_cpu():
+        return jax.vmap(lane)(lanes)
+    # a block of one lane stays in a core's cache, and XLA makes poor loops of one more axis
+    if potentials.mean.shape[0] > 1:
+        return lax.map(lane, lanes)
+    return jax.tree.map(lambda a: a[None], lane(jax.tree.map(lambda a: a[0], lanes)))
 
 
 PASSES: dict[Path, Pass] = {

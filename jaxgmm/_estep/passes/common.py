@@ -95,6 +95,8 @@ def sums_about_means(
     kind: Any,
     block_size: int,
     axis: str | None,
+    *,
+    samples_last: bool = False,
 ) -> Sums:
     """The sums of one lane by residuals from its means ``(K, D)``.
 
@@ -104,7 +106,7 @@ def sums_about_means(
     zero, first = jnp.zeros((), mean.dtype), jnp.zeros_like(mean)
     count = jnp.zeros(mean.shape[:1], mean.dtype)
     carry = (count, first, kind.outer(count, first), zero, zero)
-    *sums, log_evidence, error = scan_blocks(body, carry, rows, weight, block_size)
+    *sums, log_evidence, error = scan_blocks(body, carry, rows, weight, block_size, samples_last)
     count, first, scatter, log_evidence = over_devices(axis, (*sums, log_evidence + error))
     shift = safe_divide(first, count[:, None])
     return Sums(count, mean + shift, scatter - kind.outer(count, shift), log_evidence)

@@ -1,7 +1,7 @@
 """The pass over rows with missing values or measurement errors, see `jaxgmm._estep.latent`.
 
 Each row has covariances of its own, so that it costs D^3 operations for each component; blocks of
-rows keep them in cache.
+rows, with the samples last, keep them in cache.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxgmm._estep.latent import latent, spread_of
+from jaxgmm._estep.latent import columns_of, latent_of, spread_of
 from jaxgmm._estep.passes.common import (
     Sums,
     add_compensated,
@@ -45,18 +45,18 @@ def incomplete_lane(
     @jax.checkpoint
     def body(carry: Any, block: Rows, w: Array) -> Any:
         count, first, scatter, log_evidence, error = carry
-        found = latent(block, potentials, spread)
-        values = masked(found.log_density, block.labels, components)
+        residual = block.x[None] - potentials.mean[:, :, None]
+        found = latent_of(block, residual, spread)
+        labels = None if block.labels is None else block.labels.T
+        values = masked(found.log_density, labels, components)
         exponentials, normaliser, lse = softmax(values, 0)
         r = exponentials * (w / normaliser)
-        shared = found.within.shape[0] < components
-        behind = jnp.sum(r, axis=0, keepdims=True) if shared else r
-        within = linalg.einsum("k...b,kb->k...", found.within, behind)
         return (
             count + jnp.sum(r, axis=-1),
             first + linalg.einsum("kdb,kb->kd", found.shift, r),
-            scatter + kind.scatter(found.shift, r) + kind.gathered(within),
+            scatter + kind.scatter(found.shift, r) + kind.gathered(found.summed_within(r)),
             *add_compensated(log_evidence, error, jnp.sum(lse * w[0])),
         )
 
-    return sums_about_means(body, rows, weight, potentials.mean, kind, size, axis)
+    columns, mean = columns_of(rows), potentials.mean
+    return sums_about_means(body, columns, weight, mean, kind, size, axis, samples_last=True)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxgmm._estep.latent import latent, spread_of
+from jaxgmm._estep.latent import columns_of, latent_of, spread_of
 from jaxgmm._estep.passes.common import (
     Sums,
     add_compensated,
@@ -102,31 +102,31 @@ def student_t_lane(
     if spread is not None:
         width = width + 2 * spread.covariance.size
     size = block_size or choose_block_size(rows.n_samples, width, rows.x.dtype)
+    zeros = jnp.zeros_like(potentials.mean[:, 0])
 
     @jax.checkpoint
     def body(carry: Any, block: Rows, w: Array) -> Any:
         count, mass, first, scatter, excess, log_evidence, error = carry
+        shift = block.x[None] - potentials.mean[:, :, None]
+        within = None
         if spread is None:
-            shift = block.x.T[None] - potentials.mean[:, :, None]
             whitened = kind.whiten(shift, potentials.factor)
             found = tail.scales(jnp.sum(whitened**2, axis=1), dimension)
-            values, within = potentials.const[:, None] + found.height, None
+            values = potentials.const[:, None] + found.height
         else:
-            known = latent(block, potentials, spread)
-            shift, within = known.shift, known.within
-            seen = None if block.missing is None else jnp.sum(~block.missing, axis=1)
+            known = latent_of(block, shift, spread)
+            shift, within = known.shift, known.summed_within
+            seen = None if block.missing is None else jnp.sum(1 - block.missing, axis=0)
             found = tail.scales(known.squares, dimension, seen)
             values = known.log_density + 0.5 * known.squares + found.height
-        values = masked(values, block.labels, components)
+        labels = None if block.labels is None else block.labels.T
+        values = masked(values, labels, components)
         exponentials, normaliser, lse = softmax(values, 0)
         r = exponentials * (w / normaliser)
         scaled = r * found.mean
         scatter = scatter + kind.scatter(shift, scaled)
-        if within is not None:
-            # E[u C / u]: what is not known has the covariance C / u
-            shared = within.shape[0] < components
-            behind = jnp.sum(r, axis=0, keepdims=True) if shared else r
-            scatter = scatter + kind.gathered(linalg.einsum("k...b,kb->k...", within, behind))
+        if within is not None:  # E[u C / u]: what is not known has the covariance C / u
+            scatter = scatter + kind.gathered(within(r))
         return (
             count + jnp.sum(r, axis=-1),
             mass + jnp.sum(scaled, axis=-1),
@@ -136,12 +136,12 @@ def student_t_lane(
             *add_compensated(log_evidence, error, jnp.sum(lse * w[0])),
         )
 
-    mean = potentials.mean
-    zero, zeros, first = jnp.zeros((), mean.dtype), jnp.zeros_like(mean[:, 0]), jnp.zeros_like(mean)
+    zero, first = jnp.zeros((), zeros.dtype), jnp.zeros_like(potentials.mean)
     carry = (zeros, zeros, first, kind.outer(zeros, first), zeros, zero, zero)
-    *sums, log_evidence, error = scan_blocks(body, carry, rows, weight, size)
+    columns = columns_of(rows)
+    *sums, log_evidence, error = scan_blocks(body, carry, columns, weight, size, samples_last=True)
     sums = over_devices(axis, (*sums, log_evidence + error))
     count, mass, first, scatter, excess, log_evidence = sums
     shift = safe_divide(first, mass[:, None])
     scatter = scatter - kind.outer(mass, shift)
-    return Sums(count, mean + shift, scatter, log_evidence, mass, excess)
+    return Sums(count, potentials.mean + shift, scatter, log_evidence, mass, excess)

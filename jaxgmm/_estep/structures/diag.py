@@ -34,7 +34,7 @@ class Diag(VarianceCovariance):
         return residual * factor[:, :, None]
 
     def scatter(self, residual: Array, weight: Array) -> Array:
-        return jnp.sum(residual**2 * weight[:, None, :], axis=-1)
+        return linalg.einsum("kdb,kb->kd", residual**2, weight)
 
     def gathered(self, products: Array) -> Array:
         return linalg.diagonal(products) if products.ndim == 3 else products

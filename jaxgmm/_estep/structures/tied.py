@@ -38,7 +38,8 @@ class Tied(MatrixCovariance):
         return linalg.einsum("de,kdb->keb", factor, residual)
 
     def scatter(self, residual: Array, weight: Array) -> Array:
-        return linalg.einsum("kdb,keb->de", residual * weight[:, None, :], residual)
+        each = linalg.einsum("kdb,keb->kde", residual * weight[:, None, :], residual)
+        return jnp.sum(each, axis=0)
 
     def gathered(self, products: Array) -> Array:
         return jnp.sum(products, axis=0)
