@@ -22,6 +22,9 @@ jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_enable_x64", True)
 
 import jaxgmm
+from jaxgmm._numerics import programs
+
+programs._OPTIONS[programs.Effort.LIGHT] = {}
 
 # Of the fits that are killed: some tenths of a second.
 EFFORT = 3.0

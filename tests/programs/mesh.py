@@ -18,6 +18,9 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxgmm
+from jaxgmm._numerics import programs
+
+programs._OPTIONS[programs.Effort.LIGHT] = {}  # as conftest.py has it
 
 FAITHFUL = Path(__file__).parents[2] / "examples" / "data" / "faithful.csv"
 KEY = jax.random.key(0)
