@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from algorithms import KINDS, ROWS, D, K, R, those
+from algorithms import KINDS, ROWS, D, K, N, R, those
 from conftest import DTYPES, TOLERANCE, Tolerance, parametrize
 
 import jaxgmm
@@ -206,17 +206,22 @@ def test_scaled_data_scale_the_estimate(
     b, other = table.iterate(moved, start, there, 10)
     close(table.move(a.posterior, scale, jnp.zeros(D, dtype)), b.posterior, tolerance)
     # the density of the data changes its units; that of the parameters does too, in the mode view
-    units = (table.n_values(x) + parameter_units(kind, family)) * math.log(scale)
+    known = table.n_values(x)
+    if known != N * D and kind == "natural expectation":
+        return  # minibatches have different numbers of values
+    units = (known + parameter_units(kind, algorithm.prior)) * math.log(scale)
     np.testing.assert_allclose(history[:10] - units, other[:10], rtol=tolerance.path)
 
 
-def parameter_units(kind: str, family: str) -> int:
+def parameter_units(kind: str, prior: jaxgmm.Prior) -> float:
     """The power of length in the density of (mu, Sigma), which MAP adds to the likelihood."""
     if kind != "map":
         return 0
     # a mean's coordinate has one, and each free number of a covariance two
-    covariances = table.components(family, "float64", proper=True).precisions
-    return K * D + 2 * covariances.n_parameters(K, D)
+    c = prior.components
+    means, free = (float(jnp.mean(~a)) for a in (c.known_means(), c.known_covariances()))
+    learnt = free if c.precisions.learnt else 0
+    return means * K * D + 2 * learnt * c.precisions.n_parameters(K, D)
 
 
 @parametrize(
