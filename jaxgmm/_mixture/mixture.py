@@ -50,7 +50,16 @@ class StudentTMixture(NamedTuple):
 
     Component k has the mean ``means[k]`` for more than one degree of freedom, and the covariance
     ``degrees[k] / (degrees[k] - 2) scales[k]`` for more than two. Two are equal if they have the
-    same bits.
+    same bits. `student_t_mixture` gives that of a fit.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxgmm
+        >>> m = jaxgmm.StudentTMixture(
+        ...     jnp.ones(1), jnp.zeros((1, 2)), jnp.eye(2)[None], jnp.full(1, 4.0)
+        ... )
+        >>> covariances = (m.degrees / (m.degrees - 2))[:, None, None] * m.scales
+        >>> print(covariances[0, 0, 0])
+        2.0
     """
 
     weights: Float[Array, " K"]

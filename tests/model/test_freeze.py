@@ -518,7 +518,6 @@ WRONG: dict[str, tuple[Prior, dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.usefixtures("no_type_checker", "nothing_is_traced")
 @pytest.mark.parametrize("view", [Mode(), Expectation()])
 def test_unconstrained_coordinates_of_weights_of_which_some_are_known(view: Any):
     prior = jaxgmm.freeze(jaxgmm.default_prior(X, K), weights=[0.3], components=[0])
@@ -558,6 +557,7 @@ def test_gradients_and_standard_errors_where_some_weights_are_known():
     assert float(errors[0]) > 0.7 * np.sqrt(share * (1 - share) / (0.7 * len(X))) * 0.9
 
 
+@pytest.mark.usefixtures("no_type_checker", "nothing_is_traced")
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_calls(case: str):
     prior, given, message = WRONG[case]
