@@ -346,7 +346,7 @@ def test_everything_else_that_fits(tmp_path: Any):
     turned = 1e3 * X @ TURN + 50
     other = jaxgmm.fit(jax.random.key(0), turned, model(x=turned), 4, tol=1e-10).best
     np.testing.assert_allclose(
-        other.posterior.tails.degrees, best.posterior.tails.degrees, rtol=1e-3
+        np.sort(other.posterior.tails.degrees), np.sort(best.posterior.tails.degrees), rtol=1e-3
     )
     gain = N * (D * np.log(1e3) + np.linalg.slogdet(TURN)[1])
     assert float(other.objective) == pytest.approx(float(best.objective) - gain, abs=1e-4)
@@ -383,13 +383,17 @@ def test_implicit_derivatives_of_the_degrees():
         return jaxgmm.fixed_point(algorithm, best, x).posterior.tails.degrees[0]
 
     slope = jax.grad(degrees)(jnp.asarray(X))[5, 1]
-    step = 1e-4 * np.eye(N)[5][:, None] * np.array([0.0, 1.0])
+    step = 1e-3 * np.eye(N)[5][:, None] * np.array([0.0, 1.0])
 
-    def refitted(x: np.ndarray) -> float:
-        lanes = jax.tree.map(lambda a: a[None], best)
-        lanes = jaxgmm.State(**{**lanes.__dict__, "status": jnp.zeros_like(lanes.status)})
-        lanes, _ = jaxgmm.run(algorithm, lanes, jnp.asarray(x), max_iter=3000, tol=0.0)
-        return float(lanes.posterior.tails.degrees[0, 0])
+    @jax.jit
+    def settled(x: jax.Array) -> jaxgmm.Prior:
+        # so many iterations that no rule of convergence matters
+        def iterate(q: jaxgmm.Prior, _: None) -> tuple[jaxgmm.Prior, None]:
+            stats = jaxgmm.estep(x, algorithm.view.potentials(q))
+            return jaxgmm.update(algorithm.prior, stats, q, point=True), None
 
-    expected = (refitted(X + step) - refitted(X - step)) / 2e-4
-    assert float(slope) == pytest.approx(expected, rel=1e-3)
+        return jax.lax.scan(iterate, best.posterior, length=4000)[0]
+
+    ahead, behind = (settled(jnp.asarray(X + sign * step)) for sign in (1, -1))
+    expected = (ahead.tails.degrees[0] - behind.tails.degrees[0]) / 2e-3
+    assert float(slope) == pytest.approx(float(expected), rel=1e-4)
