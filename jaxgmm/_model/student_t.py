@@ -36,6 +36,9 @@ def with_student_t(
     Svensen & Bishop (2005), where the two are independent. Degrees of freedom have no prior; the
     fitted ones maximise the likelihood or the bound, in closed form but for one root.
 
+    EM takes hundreds of iterations to find the degrees of freedom of components that are nearly
+    normal, on which little depends; `squarem` takes tens.
+
     `mixture`, whose components are normal, does not describe such a fit: `student_t_mixture` does.
     After CAVI and SVI the predictive density has no closed form, so that `log_prob`, `sample` and
     the criteria use the posterior means of the parameters. Values may be missing. Rows with noise,
@@ -44,7 +47,7 @@ def with_student_t(
     Args:
         prior: the model, not traced.
         degrees: degrees of freedom that are known, one number or ``(K,)``, positive. By default
-            they are fitted, and stay between 0.5 and 1000.
+            they are fitted, and stay between 0.5 and 200.
         shared: whether the fitted ones are the same for all components.
 
     Returns:

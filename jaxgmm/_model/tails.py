@@ -16,9 +16,10 @@ from jaxgmm._numerics.special import gamma_shape, log_less_digamma
 if TYPE_CHECKING:
     from jaxgmm._estep.stats import Stats
 
-# Degrees of freedom that are fitted stay between these: below, a component is next to a spike, and
-# above next to a normal distribution, which it is to 1e-3 nats a sample.
-LEAST, MOST = 0.5, 1000.0
+# Degrees of freedom nu that are fitted stay between these. Below, a component is next to a spike.
+# Above, it is next to a normal one, which is D (D + 2) / (4 nu^2) nats a sample away; and EM would
+# take thousands of iterations to find out how near.
+LEAST, MOST = 0.5, 200.0
 
 
 class DegreesMap:
