@@ -75,7 +75,7 @@ def softmax(values: Array, axis: int) -> tuple[Array, Array, Array]:
     """Unnormalised exponentials, their sum and the log-sum-exp along ``axis``."""
     # nothing depends on it; its derivative is NaN where XLA computes the values twice, and rounds
     # them in two ways
-    top = jnp.max(lax.stop_gradient(values), axis=axis, keepdims=True)
+    top = lax.stop_gradient(jnp.max(values, axis=axis, keepdims=True))
     exponentials = jnp.exp(values - top)
     total = jnp.sum(exponentials, axis=axis, keepdims=True)
     return exponentials, total, jnp.squeeze(top + jnp.log(total), axis)
