@@ -11,7 +11,6 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from jaxgmm._algorithms.base import Algorithm, check_algorithm
-from jaxgmm._estep.estep import stats_of
 from jaxgmm._estep.passes import careful_lane
 from jaxgmm._estep.row_checks import check_rows
 from jaxgmm._estep.rows import Rows, Samples
@@ -124,10 +123,12 @@ def _fixed_point(algorithm: Algorithm, state: State, rows: Rows) -> State:
     weight = None if rows.weight is None else rows.weight[None]
     values = replace(rows, weight=None)
 
-    def stats_at(q: Prior) -> Stats:
+    def stats_of(q: Prior) -> Stats:
         potentials = view.potentials(q)
         sums = careful_lane(values, weight, potentials, None)
-        return stats_of(sums, potentials)
+        zero = jnp.zeros_like(sums.log_evidence)
+        parts = (*sums[:3], zero, sums.log_evidence, potentials.structure)
+        return Stats(*parts, sums.mass, sums.excess)
 
     def posterior_at(shift: Array) -> Prior:
         return restore(flat + unit * shift).put_known(prior)
@@ -135,14 +136,14 @@ def _fixed_point(algorithm: Algorithm, state: State, rows: Rows) -> State:
     def residual(shift: Array) -> Array:
         # the names of the components are settled: no `put_in_order`
         q = posterior_at(shift)
-        new, _ = ravel_pytree(view.update(prior, stats_at(q), q).tamed())
+        new, _ = ravel_pytree(view.update(prior, stats_of(q), q).tamed())
         return (new - flat) / unit - shift
 
     # a shift from the state, and so of exactly 0
     start = _zeros((algorithm, state.posterior, rows), flat)
     shift = lax.custom_root(residual, start, lambda _, guess: guess, _solve)
     q = posterior_at(shift)
-    bound = stats_at(q).log_evidence - view.penalty(q, prior)
+    bound = stats_of(q).log_evidence - view.penalty(q, prior)
     objective = state.objective + (bound - lax.stop_gradient(bound))
     return replace(state, prior=prior, posterior=q, objective=objective, view=view)
 

@@ -10,11 +10,12 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from jaxgmm._estep.data import Data, prepare
-from jaxgmm._estep.estep import pass_sums, stats_of
+from jaxgmm._estep.estep import pass_sums
 from jaxgmm._estep.passes.common import Sums
 from jaxgmm._estep.potentials import Potentials, expected_log_joint
 from jaxgmm._estep.row_logits import row_logits, row_width
 from jaxgmm._estep.rows import Rows, as_rows
+from jaxgmm._estep.stats import Stats
 from jaxgmm._numerics.blocks import map_blocks
 from jaxgmm._numerics.devices import varying_as
 
@@ -118,4 +119,9 @@ def potentials_gradient(sums: Sums, potentials: Potentials) -> Potentials:
 
     By the envelope theorem it is the gradient of the log-evidence, too.
     """
-    return jax.grad(expected_log_joint, argnums=1)(stats_of(sums, potentials), potentials)
+    zero = jnp.zeros_like(sums.log_evidence)
+    stats = Stats(
+        *(sums.count, sums.mean, sums.scatter, zero, sums.log_evidence, potentials.structure),
+        *(sums.mass, sums.excess),
+    )
+    return jax.grad(expected_log_joint, argnums=1)(stats, potentials)

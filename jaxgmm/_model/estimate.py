@@ -67,9 +67,7 @@ class Estimate:
         noise = jax.random.normal(key, (component.shape[0], self.means.shape[1]), self.means.dtype)
         if self.degrees is not None:
             half = 0.5 * self.degrees[component]
-            own_key = jax.random.fold_in(key, 1)  # independent of the noise
-            scale = jax.random.gamma(own_key, half, dtype=half.dtype) / half
-            noise = noise / jnp.sqrt(scale)[:, None]
+            noise = noise / jnp.sqrt(jax.random.gamma(key, half, dtype=half.dtype) / half)[:, None]
         m = self.separate()
         root = m.kind.root(m.covariance)[component]
         draws = self.means[component] + m.kind.colour(root, noise)

@@ -5,6 +5,8 @@ weight is -inf, so no sample is theirs, their posterior stays their prior, and t
 nothing to the bound. The padded fit is then the plain one, number by number up to rounding.
 """
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax import Array
@@ -28,9 +30,7 @@ def pad(prior: Prior, n_components: int) -> Prior:
     own = {name: longer(a) for name, a in prior.components.own_fields().items()}
     components = replace(prior.components, **own)
     weights = prior.weights.padded(n_absent)
-    return replace(
-        prior, weights=weights, components=components, tails=jax.tree.map(longer, prior.tails)
-    )
+    return replace(prior, weights=weights, components=components, tails=_each(prior, longer))
 
 
 def completed(prior: Prior, mean: Array, covariance: Array) -> Prior:
@@ -50,6 +50,11 @@ def unpad(q: Prior, n_components: int) -> Prior:
     """The posterior of the first components alone: the inverse of `pad`."""
     own = {name: first(a, n_components) for name, a in q.components.own_fields().items()}
     components = replace(q.components, **own)
-    tails = jax.tree.map(lambda a: first(a, n_components), q.tails)
+    tails = _each(q, lambda a: first(a, n_components))
     weights = q.weights.truncated(n_components)
     return replace(q, weights=weights, components=components, tails=tails)
+
+
+def _each(q: Prior, change: Any) -> Any:
+    """The tails, of which each component has its own, after a change."""
+    return jax.tree.map(change, q.tails)

@@ -1,7 +1,7 @@
 """Degrees of freedom of Student-t components: how heavy their tails are."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,12 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jaxgmm._estep.stats import Stats
 from jaxgmm._numerics.arrays import safe_divide
 from jaxgmm._numerics.pytree import pytree, replace, static
 from jaxgmm._numerics.special import gamma_shape, log_less_digamma
+
+if TYPE_CHECKING:
+    from jaxgmm._estep.stats import Stats
 
 # Degrees of freedom nu that are fitted stay between these. Below, a component is next to a spike.
 # Above, it is next to a normal one, which is D (D + 2) / (4 nu^2) nats a sample away; and EM would
@@ -59,7 +61,7 @@ class Tails:
             return 0
         return min(n_components, 1) if self.shared else n_components
 
-    def update(self, stats: Stats, current: "Tails", own: Bool[Array, " K"]) -> "Tails":
+    def update(self, stats: "Stats", current: "Tails", own: Bool[Array, " K"]) -> "Tails":
         """The degrees of freedom of the highest bound, given the statistics of the scales.
 
         The root of ``log(nu / 2) - digamma(nu / 2) + 1 + mean(E[log u] - u) = 0`` (Peel & McLachlan

@@ -11,7 +11,6 @@ from naive_estep import N, assert_stats, naive, potentials, samples, stack, stat
 
 import jaxgmm
 from jaxgmm._estep.passes.automatic import feature_path_is_safe
-from jaxgmm._estep.passes.common import softmax
 from jaxgmm._numerics.blocks import choose_feature_block
 from jaxgmm.stats import Potentials, Stats
 
@@ -238,15 +237,3 @@ def test_a_bad_lane_leaves_the_others_bit_equal(dtype: str):
                 np.testing.assert_array_equal(before[lane], after[lane])
         if not bool(jnp.isfinite(mean).all() & jnp.isfinite(const).all()):
             assert not np.isfinite(bad.log_evidence[2])
-
-
-def test_the_soft_maximum_derives_nothing_of_the_largest_value():
-    # that derivative compares values with their maximum, and where XLA rounds them in two ways
-    # none is equal to it: 0 / 0
-    values = jnp.asarray([[0.3, -2.0], [1.1, -2.0], [-4.0, 0.5]])
-    derived = jax.make_jaxpr(lambda v: jax.jvp(lambda a: softmax(a, 0), (v,), (v,)))(values)
-    assert " eq " not in str(derived)
-    exponentials, total, height = softmax(values, 0)
-    np.testing.assert_allclose(height, jax.nn.logsumexp(values, axis=0), rtol=1e-12)
-    slope = jax.grad(lambda v: jnp.sum(softmax(v, 0)[2]))(values)
-    np.testing.assert_allclose(slope, exponentials / total, rtol=1e-12)
